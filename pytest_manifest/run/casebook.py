@@ -17,7 +17,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Final, TypeAlias
@@ -38,7 +38,7 @@ from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Announced, Ended, HandedOn, Job, Started
-from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
+from pytest_manifest.schema.run_facts import JobFact, JobFacts
 from pytest_manifest.schema.statuses import GIVEN_UP, OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
@@ -47,7 +47,7 @@ from pytest_manifest.verdict.belief import is_revocation_notice
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
 from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.problems import NotJudged
-from pytest_manifest.verdict.reasons import Finding, verdict_of
+from pytest_manifest.verdict.reasons import Finding, verdict_by
 from pytest_manifest.verdict.tree import Descendant, Tree
 
 
@@ -128,19 +128,6 @@ Evaluated: TypeAlias = tuple[Verdict, Receipt | None]
 """A verdict on an entry, and the receipt that counts."""
 
 
-class _RunJudging(Judging):
-    """Judge jobs of a run of which it is known whether workers can report starts to its store."""
-
-    def __init__(self, ledger: Ledger, *, has_stream: bool) -> None:
-        super().__init__(ledger)
-        self._has_stream = has_stream
-
-    def run_facts(self, run: str) -> RunFacts:
-        if run not in self._runs:
-            self._runs[run] = replace(super().run_facts(run), has_stream=self._has_stream)
-        return self._runs[run]
-
-
 class Casebook:
     """See the module. Use it from the run's thread, after the facts of a moment were written."""
 
@@ -165,7 +152,7 @@ class Casebook:
         added = self.ledger.facts.of_run_added
         if self._judging is None or added != self._added:
             self._added = added
-            self._judging = _RunJudging(self.ledger, has_stream=self._has_stream)
+            self._judging = Judging(self.ledger, has_stream=self._has_stream)
         return self._judging
 
     def note_starts(self) -> None:
@@ -261,9 +248,7 @@ def _job(attempt: Sendable, run: str) -> Job:
 
 def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:
     """Return a judgement as a verdict on the attempt's entry, and the receipt that counts."""
-    reason, mismatches = found.finding.reason, found.finding.mismatches
-    verdict = verdict_of(attempt.entry.id, attempt.number, found.status, reason, mismatches)
-    return verdict, found.receipt
+    return verdict_by(attempt.entry.id, attempt.number, found.finding), found.receipt
 
 
 def not_judged(entry: Entry, error: Exception) -> NotJudged:

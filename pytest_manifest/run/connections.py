@@ -167,16 +167,16 @@ def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collecti
 
     Raises StackError where the broker is away.
     """
+
+    def silent() -> frozenset[str]:
+        listed = unresponsive_nodes(publisher, telling)
+        # A node that is busy now is of unknown kind.
+        return frozenset() if may_be_alive(publisher, listed, telling) else listed
+
     with stack_errors(publisher):
-        ended = publisher.call(lambda: _ended_nodes(publisher, telling))
+        ended = publisher.call(silent)
     before = _named(ledger.jobs.run_facts().nodes, "reports")
     add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
-
-
-def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
-    listed = unresponsive_nodes(publisher, telling)
-    # A node that is busy now is of unknown kind.
-    return frozenset() if may_be_alive(publisher, listed, telling) else listed
 
 
 def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:

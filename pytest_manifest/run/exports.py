@@ -188,9 +188,7 @@ class _Import:
         job = self._job(entry.id, one.task_id, one.attempt, spawn=spawn)
         known = JobFacts(job, self._facts(job, None, one.receipt))
         found = judge_descendant(entry, root, known, self._run_facts(one.task, None)).finding
-        return reasons.verdict_of(
-            one.entry, one.attempt, found.status, found.reason, found.mismatches
-        )
+        return reasons.verdict_by(one.entry, one.attempt, found)
 
     # Facts
 
@@ -315,9 +313,7 @@ class _Import:
         if found.status == "passed" and judged is None and _may_have_outrun(entry, receipt):
             why = problems.LimitNotExported(file=self._name)
             return reasons.verdict_without_receipt(entry, job.number, "unknown", why), None
-        reason, mismatches = found.finding.reason, found.finding.mismatches
-        verdict = reasons.verdict_of(entry.id, job.number, found.status, reason, mismatches)
-        return verdict, found.receipt
+        return reasons.verdict_by(entry.id, job.number, found.finding), found.receipt
 
     def _tree(self, entry: Entry, job: facts.Job) -> of_tree.Tree:
         """Return what became of the tasks that a job has started."""

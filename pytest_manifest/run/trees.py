@@ -27,7 +27,7 @@ from pytest_manifest.run.inflight import (
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Announced, ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.stream_records import HOW_AFTER
-from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.reasons import verdict_by
 from pytest_manifest.verdict.tree import Descendant as Judged
 from pytest_manifest.verdict.tree import is_ignored
 
@@ -260,16 +260,7 @@ class Trees:
     def _record(self, attempt: PendingAttempt, ends: Iterable[Judged]) -> None:
         entry, number = attempt.entry.id, attempt.number
         self._ledger.descendants.end(
-            {
-                one.job.task_id: verdict_of(
-                    entry,
-                    number,
-                    one.finding.status,
-                    one.finding.reason,
-                    one.finding.mismatches,
-                )
-                for one in ends
-            }
+            {one.job.task_id: verdict_by(entry, number, one.finding) for one in ends}
         )
 
     def holds(self, job: PendingAttempt) -> bool:

@@ -38,7 +38,7 @@ from pytest_manifest.verdict.belief import (
 from pytest_manifest.verdict.case import denies
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.problems import Left
-from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.reasons import verdict_by
 from pytest_manifest.verdict.signatures import ReportSignatures
 from pytest_manifest.verdict.tree import Descendant, Tree
 
@@ -80,13 +80,18 @@ class Judging:
 
     ``by_present_keys``: whether an end is believed is checked by the keys that the ledger has now,
     as where these are others than when it was reported. ``also``: facts of each run that are in no
-    ledger.
+    ledger; ``has_stream``: whether workers can report starts to the runs' store.
     """
 
     def __init__(
-        self, ledger: Ledger, *, by_present_keys: bool = False, also: Sequence[RunFact] = ()
+        self,
+        ledger: Ledger,
+        *,
+        by_present_keys: bool = False,
+        also: Sequence[RunFact] = (),
+        has_stream: bool = True,
     ) -> None:
-        self._also = tuple(also)
+        self._also, self._has_stream = tuple(also), has_stream
         self._jobs = ledger.jobs
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
@@ -158,7 +163,8 @@ class Judging:
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
             found = self._jobs.run_facts(run)
-            self._runs[run] = replace(found, facts=(*found.facts, *self._also))
+            all_facts = (*found.facts, *self._also)
+            self._runs[run] = replace(found, facts=all_facts, has_stream=self._has_stream)
         return self._runs[run]
 
     def _run_of(self, job: Job) -> str:
@@ -190,9 +196,8 @@ class Judging:
 def recorded(judged: Judged) -> tuple[Verdict, Receipt | None]:
     """Return a judgement as a ledger keeps it, with the receipt that counts."""
     entry, attempts, judgement = judged
-    found, receipt = judgement.finding, judgement.receipt
-    reason, mismatches = found.reason, found.mismatches
-    verdict = verdict_of(entry.id, judgement.attempt, found.status, reason, mismatches)
+    receipt = judgement.receipt
+    verdict = verdict_by(entry.id, judgement.attempt, judgement.finding)
     origin = attempts[-1].own.job.reused if attempts else None
     if receipt is not None and origin is not None:
         mark = Reuse(run=origin.by, entry=entry.id, at=origin.at)

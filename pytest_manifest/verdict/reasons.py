@@ -209,6 +209,11 @@ def verdict_of(
     )
 
 
+def verdict_by(entry: str, attempt: int | None, found: Finding) -> Verdict:
+    """Return what was found as a verdict."""
+    return verdict_of(entry, attempt, found.status, found.reason, found.mismatches)
+
+
 def verdict_without_receipt(
     entry: Entry, attempt: int | None, status: VerdictStatus, why: Problem
 ) -> Verdict:
