@@ -32,6 +32,7 @@ class Planned(NamedTuple):
     reused_from: str | None = None
 
 
+_AS_PLANNED: Final = tuple(Planned._field_defaults.values())
 PlanRow: TypeAlias = Planned | tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 
 ADD_ATTEMPT = """
@@ -129,14 +130,11 @@ class Attempts(LedgerPart):
         """
         with self._db.writing() as db:
             first, seq = self._db.next_job(), self._db.take_seq()
-            made = enumerate((Planned(*row) for row in given), first)
+            made = ((n, (*row, *_AS_PLANNED[len(row) - 4 :])) for n, row in enumerate(given, first))
             db.executemany(
                 ADD_ATTEMPT,
                 (
-                    (
-                        *(n, *one[:4], one.state, one.reason, why, one.sent_at),
-                        *(one.reused_from, seq, one.entry, n),
-                    )
+                    (n, *one[:4], one[5], one[4], why, one[6], one[7], seq, one[1], n)
                     for n, one in made
                 ),
             )

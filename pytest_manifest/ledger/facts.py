@@ -18,7 +18,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import cache
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, TypeAlias, cast
 
@@ -275,9 +274,11 @@ class WorkerEvents(LedgerPart):
                 first, by = self._db.take_seq(len(facts)), FactSource.WORKER
                 if self._db.read_one("SELECT 1 FROM run WHERE receipt_keys <> ''"):
                     by = FactSource.SIGNED_WORKER
-                numbered = enumerate(facts, first)
-                for kind, some in groupby(numbered, key=lambda one: one[1].kind):
-                    self._add(kind, by, list(some))
+                kinds: dict[Kind, list[tuple[int, JobFact]]] = {}
+                for numbered in enumerate(facts, first):
+                    kinds.setdefault(numbered[1].kind, []).append(numbered)
+                for kind, some in kinds.items():
+                    self._add(kind, by, some)
         return first
 
     def _add(self, kind: Kind, by: FactSource, facts: Sequence[tuple[int, JobFact]]) -> None:

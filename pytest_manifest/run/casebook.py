@@ -461,7 +461,7 @@ class Intake(Part):
             self._pending.goes_on(task_id, reported)
         if self._lacks_starts(unknown):
             self._context.look_for_losses()
-        return dict.fromkeys(task_id for task_id, _, _ in finals)
+        return dict.fromkeys([task_id for task_id, _, _ in finals])
 
     def _lacks_starts(self, executions: Mapping[str, Set[str]]) -> bool:
         """Return whether the start of one of these executions of jobs is not known."""

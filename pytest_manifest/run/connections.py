@@ -25,7 +25,6 @@ from pytest_manifest.broker.locating.worker_replies import (
 )
 from pytest_manifest.broker.preflight import (
     Presence,
-    Unreadable,
     add_consumers,
     look_for_unreadable,
     look_for_workers,
@@ -291,16 +290,6 @@ class RunConnections:
         stream = float(self._state.info.stream_ttl)
         return stream if expires is None else min(stream, expires)
 
-    def look_for_workers(self) -> Presence:
-        """Look for workers of the run's queues. Raises StackError where the broker is away."""
-        assert self.publisher is not None
-        return look_for_workers(self.publisher, self.queues)
-
-    def look_for_unreadable(self) -> Unreadable | None:
-        """Look for workers that cannot decode. Raises StackError where the broker is away."""
-        assert self.publisher is not None
-        return look_for_unreadable(self.publisher)
-
     def record_unknown_workers(self, ledger: Ledger) -> None:
         """Record workers that this run has not seen; our own stack has none."""
         if self.publisher is not None and not self._state.address.is_private:
@@ -394,9 +383,13 @@ class EngineContext:
         self.record_unknown_workers: Callable[[], None] = partial(
             connections.record_unknown_workers, ledger
         )
-        is_open = connections.publisher is not None
-        self.look_for_workers = connections.look_for_workers if is_open else None
-        self.look_for_unreadable = connections.look_for_unreadable
+        self.look_for_workers: Callable[[], Presence] | None = None
+        """Look for workers of the run's queues, ``look_for_unreadable`` for such that cannot decode
+        its messages. Both raise StackError where the broker is away."""
+        if connections.publisher is not None:
+            queues = connections.queues
+            self.look_for_workers = partial(look_for_workers, connections.publisher, queues)
+            self.look_for_unreadable = partial(look_for_unreadable, connections.publisher)
         self.to_repeat = set[str]() if to_repeat is None else to_repeat
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
         self.clock = fact_log.ClockWatch(ledger)

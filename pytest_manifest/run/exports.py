@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -49,11 +50,11 @@ def exported_lines(ledger: Ledger) -> Iterator[bytes]:
 def _receipt_lines(ledger: Ledger) -> Iterator[bytes]:
     limits, runs = OwnLimits(ledger), ledger.info.task_runs()
     sha256 = ledger.info.read().sha256
-    manifest = kept_manifest(ledger.path, sha256)
+    kept = cache(partial(kept_manifest, ledger.path, sha256))  # hardly ever asked for
     for text, said in ledger.queries.raw_receipts():
         receipt, verdict = from_json(text), from_json(said)
         name, task = str(verdict["entry"]), str(receipt["task"])
-        if receipt.get("replaced") and manifest is not None and name in manifest:
+        if receipt.get("replaced") and (manifest := kept()) is not None and name in manifest:
             task = manifest[name].task  # the limit is of the task that was sent
         by = receipt.get("reused")
         run = by["run"] if by else runs.run_of(str(receipt["task_id"]))

@@ -114,8 +114,8 @@ class Departures:
     def hear_starts(self, starts: Iterable[Started], now: float) -> None:
         """Note the workers that have just begun jobs; what was reported long ago says nothing."""
         earliest = utc_now() - timedelta(seconds=HEARD_WITHIN)
-        fresh = (one for one in starts if one.started_at is not None and one.started_at > earliest)
-        self.hear((one.worker for one in fresh if one.worker is not None), now)
+        fresh = [one for one in starts if one.started_at is not None and one.started_at > earliest]
+        self.hear({one.worker for one in fresh if one.worker is not None}, now)
 
     def is_beat_due(self, now: float) -> bool:
         """Return whether the processes are to be looked at again, and count this as done."""
