@@ -210,23 +210,18 @@ class Descendants(LedgerPart):
         number, short = self._db.read_one(query, (root, root)) or (0, 0)
         return int(short), int(number - short)
 
-    def first(
-        self, root: str, statuses: Sequence[VerdictStatus], *, untold: VerdictStatus | None = None
-    ) -> Descendant | None:
+    def first(self, root: str, statuses: Sequence[VerdictStatus]) -> Descendant | None:
         """Return the first started of an attempt's descendants with one of these statuses.
 
-        Those without a verdict are pending ones, too. With the status ``untold`` only those count
-        of which no worker told the end. One that was handed on to other tasks comes after these,
-        and one that was announced and never sent after all that were.
+        Those without a verdict are pending ones, too. One that was handed on to other tasks comes
+        after these, and one that was announced and never sent after all that were.
         """
         query = (
             f"{_DESCENDANTS} WHERE root = ? "
             f"AND coalesce(kind, 'pending') IN ({','.join('?' * len(statuses))}) "
-            f"AND (kind IS NOT ? OR {_UNTOLD}) "
             f"ORDER BY {_WAS_SPLIT}, spawned_at IS NULL, spawned_at, task_id LIMIT 1"
         )
-        values = (root, *statuses, untold or "")
-        return next(self._db.build_each(descendant_of_row, query, values), None)
+        return next(self._db.build_each(descendant_of_row, query, (root, *statuses)), None)
 
 
 def untold(where: str = "TRUE") -> str:
@@ -352,20 +347,8 @@ _LAST_OF_ALL = f"""
     ORDER BY julianday(json_extract(r.receipt, '$.finished_at')) DESC LIMIT 1
 """  # noqa: S608 - fixed text
 
-# SQLite takes the row of the queue with the greatest depth next, so children follow their parent;
-# it drops that order where the result is joined. The first limit keeps it from reading the table
-# anew for each parent: it copies and indexes these rows.
-_WALK = """
-    WITH RECURSIVE
-    mine AS (SELECT task_id, parent, spawned_at FROM descendants WHERE root = ? LIMIT -1),
-    tree(task_id, depth, began) AS (
-        SELECT ?, 0, ''
-        UNION ALL
-        SELECT m.task_id, tree.depth + 1, m.spawned_at FROM tree
-        JOIN mine m ON m.parent = tree.task_id AND m.task_id <> ?
-        ORDER BY 2 DESC, 3, 1
-    )
-    SELECT depth, task_id FROM tree WHERE depth > 0 LIMIT ?
+_CHILDREN = """
+    SELECT task_id, parent FROM descendants WHERE root = ? ORDER BY spawned_at DESC, task_id DESC
 """
 _ONE = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE task_id = ?"  # noqa: S608 - fixed text
 _JUDGED = """
@@ -524,8 +507,15 @@ class TreeQueries(LedgerPart):
 
         At most ``limit``, all where that is 0. One whose parent is not known is left out.
         """
-        for depth, task_id in self._db.read(_WALK, (root, root, root, limit or -1)):
-            yield int(depth), next(self._db.build_each(descendant_of_row, _ONE, (task_id,)))
+        children: dict[str, list[str]] = {}
+        for task_id, parent in self._db.read(_CHILDREN, (root,)):
+            children.setdefault(parent, []).append(task_id)
+        left, found = limit or -1, [(1, one) for one in children.pop(root, ())]
+        while found and left:
+            depth, task_id = found.pop()
+            left -= 1
+            found += [(depth + 1, one) for one in children.pop(task_id, ())]
+            yield depth, next(self._db.build_each(descendant_of_row, _ONE, (task_id,)))
 
     def judged(self) -> Iterator[JudgedDescendant]:
         """Yield each descendant of the attempts that have the verdicts, unparsed."""
