@@ -30,6 +30,10 @@ LOOKS: Final = 30.0
 """Seconds from one look to the next, at most."""
 SHOWN: Final = 3
 """Names that a message lists."""
+_UNDECODED: Final = (
+    "a worker throws away what it cannot decode (its log says ContentDisallowed), so give it the "
+    "app's serializer in accept_content"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,7 @@ class Absence:
             return None
         answered = listed(found.answered, SHOWN)
         why = RunUndecodable(workers=found.workers, answered=answered, format=found.format)
-        advice = (
-            f"{why.phrase()}: a worker throws away what it cannot decode (its log says "
-            "ContentDisallowed), so give it the app's serializer in accept_content"
-        )
+        advice = f"{why.phrase()}: {_UNDECODED}"
         if waited >= self._limit and found.workers >= connected:
             return Ending(why, f"{advice}. The run has ended")
         self._warn(advice)
@@ -141,11 +142,7 @@ class Absence:
             return None
         longest = max(one.entry.timeout for one in self._context.pending.by_task_id.values())
         why = RunUnanswered(gone=gone, workers=connected)
-        advice = (
-            f"{why.phrase()}: a worker throws away what it cannot decode (its log says "
-            "ContentDisallowed), so give it the app's serializer in accept_content; or its only "
-            "process is busy"
-        )
+        advice = f"{why.phrase()}: {_UNDECODED}; or its only process is busy"
         # A worker without a pool runs one job at a time, and answers nothing meanwhile.
         if gone > connected or waited > self._limit + longest:
             return Ending(why, f"{advice}. The run has ended")
