@@ -32,7 +32,8 @@ class Planned(NamedTuple):
     reused_from: str | None = None
 
 
-_AS_PLANNED: Final = tuple(Planned._field_defaults.values())
+_AS_PLANNED: Final = (None, "planned", None, None)
+"""The defaults of :class:`Planned`."""
 PlanRow: TypeAlias = Planned | tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 
 ADD_ATTEMPT = """
