@@ -3,6 +3,7 @@
 Each minor version of Celery is with another Python, so that every Python has its cell. Where a
 cell's Python is not installed, the cell runs with the nearest one that is, and a line says so.
 ``matrix.py --in-turn``: the lowest, the newest, and one minor version, another one each day.
+``matrix.py --least``: the lowest alone, with the suite that each change is tried with.
 ``matrix.py -s NAME -- SUITES``: nox with these arguments, and every Python that is found here.
 """
 
@@ -14,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -44,6 +45,7 @@ CELLS: Final = (
     Cell("newest", "3.14", ("contract",)),
 )
 TURN: Final = "--in-turn"
+LEAST: Final = "--least"
 SUPPORTED: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
 NOT_YET_IN_DEBIAN: Final = "3.14"
 
@@ -97,6 +99,13 @@ def in_turn(day: int) -> list[Cell]:
     return [cell for cell in CELLS if not cell.celery or cell is chosen]
 
 
+def chosen(arguments: list[str]) -> Sequence[Cell]:
+    """Return the cells that a command without names of sessions asks for."""
+    if arguments == [LEAST]:
+        return [CELLS[0]._replace(suites=("least",))]
+    return in_turn(datetime.now(timezone.utc).toordinal()) if arguments else CELLS
+
+
 def sessions(present: Collection[str], cells: Iterable[Cell]) -> list[tuple[str, Cell, str]]:
     """Return nox's name of each cell, the cell, and what is to be said of its Python."""
     found = []
@@ -116,18 +125,19 @@ def get_newest() -> None:
 
 def main() -> int:
     """Run the cells, or nox with the arguments that are given."""
-    get_newest()
+    arguments = sys.argv[1:]
+    if arguments != [LEAST]:
+        get_newest()
     present = installed(folders())
     if not present:
         print(f"None of the supported Pythons is here: {', '.join(SUPPORTED)}", file=sys.stderr)
         return 1
     environment = {**os.environ, "PATH": os.pathsep.join([*present.values(), *folders()])}
     nox = [sys.executable, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py")]
-    arguments = sys.argv[1:]
-    if arguments and arguments != [TURN]:
+    if arguments and arguments not in ([TURN], [LEAST]):
         return subprocess.run([*nox, *arguments], env=environment, check=False).returncode
     failed = []
-    cells = in_turn(datetime.now(timezone.utc).toordinal()) if arguments else CELLS
+    cells = chosen(arguments)
     for name, cell, said in sessions(present, cells):
         print(f"{name}: {said or 'begins'}", flush=True)
         began = time.monotonic()

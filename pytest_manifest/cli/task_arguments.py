@@ -23,6 +23,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import put_on_path
 from pytest_manifest.manifest.jsonl import placeholder
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.problems import is_model
 from pytest_manifest.text import listed
 
 _EMPTY: Final = inspect.Parameter.empty
@@ -235,10 +236,8 @@ def _model_of(hint: object) -> type[BaseModel] | None:
     """Return the model that a type is, or is if it is not None."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    for one in (hint, *get_args(hint)):
-        if isinstance(one, type) and issubclass(one, BaseModel):
-            return one
-    return None
+    parts = hint, *get_args(hint)
+    return next((one for one in parts if is_model(one, BaseModel)), None)
 
 
 def _model_problems(name: str, model: type[BaseModel], value: object) -> Iterator[str]:
@@ -260,7 +259,7 @@ def _placeholder(hint: object, depth: int) -> JsonValue:
     """Return what stands for a value: of a model its fields, else a text that names the type."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
-    if isinstance(hint, type) and issubclass(hint, BaseModel) and depth < _DEEPEST:
+    if depth < _DEEPEST and is_model(hint, BaseModel):
         return dict(_fields(hint, depth + 1))
     return placeholder(_type_name(hint))
 
@@ -282,6 +281,6 @@ def _type_name(hint: object) -> str:
         return "any value"
     if get_origin(hint) is Literal:
         return " or ".join(repr(one) for one in get_args(hint))
-    if isinstance(hint, type) and not get_args(hint):
+    if isinstance(hint, type) and get_origin(hint) is None:
         return hint.__name__
     return str(hint).replace("typing.", "")

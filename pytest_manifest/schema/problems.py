@@ -6,7 +6,7 @@ import json
 import types
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from pytest_manifest.schema.fields import WHOLE, Document, told
 from pytest_manifest.text import beginning, number_unprintable
 
+M = TypeVar("M", bound=BaseModel)
 _MUST_BE: Mapping[str, str] = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -143,11 +144,17 @@ def _known_fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[st
 
 def model_in(annotation: object) -> type[Document] | None:
     """Return the model that a field, or each item of its list, is of, by its annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, Document):
-        return annotation
     if get_origin(annotation) in (Union, types.UnionType, Annotated, list):
         return next(filter(None, map(model_in, get_args(annotation))), None)
-    return None
+    return annotation if is_model(annotation, Document) else None
+
+
+def is_model(hint: object, kind: type[M]) -> TypeGuard[type[M]]:
+    """Return whether a type is a model of this kind.
+
+    In Python 3.10 ``list[str]`` is a type, too, and yet nothing that ``issubclass`` takes.
+    """
+    return get_origin(hint) is None and isinstance(hint, type) and issubclass(hint, kind)
 
 
 def _field(loc: tuple[int | str, ...]) -> str:
