@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 41_304,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_854,
+    "words of the documents": 54_858,
     "lines of the tests": 114_550,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
