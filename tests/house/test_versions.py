@@ -124,7 +124,7 @@ def test_a_cell_without_its_python_runs_with_the_nearest(
         )
 
 
-SINCE = {"jsonschema-rs"}
+SINCE = {"jsonschema-rs", "pydantic"}
 """What is asked for since the row ``min`` was played last; empty again once it has been."""
 
 
@@ -141,9 +141,10 @@ def test_the_lowest_versions_were_run(project: dict[str, Any], cells: dict[str, 
     }
     oldest = project["requires-python"].removeprefix(">=")
     have = cells[f"min py{oldest}"]["versions"]
-    lowest = {name: whole(number) for name, number in have.items() if name in asked}
+    played = asked.keys() & have.keys() - SINCE
+    lowest = {name: whole(have[name]) for name in played}
     assert lowest == {name: whole(asked[name]) for name in lowest}
-    assert asked.keys() - have.keys() == {"hiredis", *SINCE}  # without hiredis the row is
+    assert asked.keys() - have.keys() == {"hiredis", *SINCE - have.keys()}  # without hiredis the row is
 
 
 def whole(version: str) -> tuple[int, ...]:
