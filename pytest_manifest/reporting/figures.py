@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SummaryCause,
         SummaryChange,
         SummaryComparison,
+        SummaryCost,
         SummaryDescendants,
         SummaryEntry,
         SummarySpread,
@@ -168,6 +169,14 @@ def duration_phrase(stats: SummaryStatistics) -> str:
         return f"{took} from first sending to last end"
     left_out = f" ({duration(pauses)} between them not counted)" if pauses >= 1 else ""
     return f"{took} of work in {stats.parts} parts{left_out}"
+
+
+def cost_phrase(cost: SummaryCost) -> str:
+    """Return what a run has cost; "" unless a receipt reports a cost or it had a budget."""
+    limit = "" if cost.budget is None else f" of a budget of {cost_text(cost.budget)}"
+    if cost.total is not None:
+        return f"cost {cost_text(cost.total)}{limit}"
+    return f"cost not known, as no receipt has one:{limit}" if limit else ""
 
 
 # By task

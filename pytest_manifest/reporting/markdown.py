@@ -17,7 +17,6 @@ from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import Sheet, comparison_lines, duration_phrase
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
-from pytest_manifest.schema import cost_text
 from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path, visible
 from pytest_manifest.verdict.explanation import counts_text, ends_text
 
@@ -140,9 +139,7 @@ def _metadata(summary: RunSummary) -> str:
     found, run = summary.statistics, summary.run
     plan = ":".join(part for part in (run.workflow, run.mode) if part)
     reused, of_runs = sum(found.reused.values()), plural(len(found.reused), "run")
-    workers, cost, limit = len(found.workers), summary.cost, ""
-    if cost.budget is not None:
-        limit = f" of a budget of {cost_text(cost.budget)}"
+    workers = len(found.workers)
     phrases = [
         f"Run {code(run.run)}" + (f" of {code(plan)}" if plan else ""),
         duration_phrase(found) if found.duration is not None else "",
@@ -151,7 +148,7 @@ def _metadata(summary: RunSummary) -> str:
         plural(found.further_sendings, "further sending") if found.further_sendings else "",
         f"retried {plural(found.retries, 'time')}" if found.retries else "",
         f"delivered more than once: {found.redeliveries}" if found.redeliveries else "",
-        f"cost {cost_text(cost.total)}{limit}" if cost.total is not None else "",
+        figures.cost_phrase(summary.cost),
         escaped(limits_phrase(run.key_limits)),
     ]
     return ", ".join(filter(None, phrases)) + "."

@@ -93,8 +93,9 @@ def how_to_go_on(
 
 def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
     left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""
-    if not unsent and not _unpassed(run):
-        return  # what may go on is of entries that the manifest has no more
+    with contextlib.suppress(ManifestToolError, OSError):
+        if not unsent and not _unpassed(run):
+            return  # what may go on is of entries that the manifest has no more
     yield f"  the workers go on without pytest{left}"
     command = f"pytest --manifest={name}"
     if run.info.backend.startswith("rpc"):
@@ -110,13 +111,15 @@ def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
 
 
 def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> Iterator[str]:
-    names = _unpassed(run)
-    if names is None:
-        yield Command(f"  to go on: pytest --manifest={name} {resume}")
-        return
-    decided = _decisions(run, names)
-    going = going_further(decided, _prerequisites(run, decided))
-    if names and (going or not decided):
+    from pytest_manifest.run import preview
+
+    goes_on, decided = True, []
+    with contextlib.suppress(ManifestToolError, OSError):
+        names = _unpassed(run)
+        decided = preview(run.ledger_path, run.manifest, names, stack_is_gone=False)
+        after = {one.entry: run.manifest[one.entry].after for one in decided}
+        goes_on = bool(names) and (not decided or bool(going_further(decided, after)))
+    if goes_on:
         yield Command(f"  to go on: pytest --manifest={name} {resume}")
         return
     left = [one.entry for one in decided if one.action == "leave" and one.unsafe]
@@ -143,27 +146,10 @@ def going_further(
     return frozenset(going)
 
 
-def _unpassed(run: Run) -> list[str] | None:
-    """Return the run's entries of this manifest that have not passed, some of many; None: the
-    manifest cannot be read any more."""
-    with contextlib.suppress(ManifestToolError, OSError), run.read() as ledger:
+def _unpassed(run: Run) -> list[str]:
+    """Return the run's entries of this manifest that have not passed, some of many."""
+    with run.read() as ledger:
         statuses = ledger.verdicts.statuses()
         planned = {row.entry for row in ledger.attempts.newest()}
-        ids = run.manifest.ids
-        return list(islice((i for i in ids if i in planned and statuses.get(i) != "passed"), MOST))
-    return None
-
-
-def _decisions(run: Run, names: Sequence[str]) -> Sequence[Decision]:
-    """Return what a resume would decide on these entries by the ledger alone."""
-    from pytest_manifest.run import preview
-
-    with contextlib.suppress(ManifestToolError, OSError):
-        return preview(run.ledger_path, run.manifest, names, stack_is_gone=False)
-    return []
-
-
-def _prerequisites(run: Run, decided: Sequence[Decision]) -> Mapping[str, Sequence[str]]:
-    with contextlib.suppress(ManifestToolError, OSError):
-        return {one.entry: run.manifest[one.entry].after for one in decided}
-    return {}
+    ids = (one for one in run.manifest.ids if one in planned and statuses.get(one) != "passed")
+    return list(islice(ids, MOST))

@@ -24,8 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TextIO
+from typing import Final, Literal, NamedTuple, Protocol, TextIO
 
 import pytest
 
@@ -176,9 +175,8 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
     return "log" if unsteady or sys.platform == "win32" else "line"
 
 
-LEAST_NAME: Final = 12
-MOST_NAME: Final = 40
-"""Columns for the name of an entry, at least and at most."""
+MOST_NAME: Final = 24
+"""Columns for the name of an entry."""
 ROOMY: Final = 60
 """Columns of a terminal from which a separator stands between the numbers."""
 NOTEWORTHY: Final = 1.0
@@ -192,24 +190,15 @@ class Markup(Protocol):
     def __call__(self, text: str, **markup: bool) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of the line; ``name``, between two texts, is as wide as the room allows."""
+class _Part(NamedTuple):
+    """A part of the line, with how much it matters."""
 
     text: str
     rank: int
     color: str | None = None
-    name: str = ""
-    after: str = ""
 
-    @property
-    def least(self) -> int:
-        return len(self.text) + len(self.after) + min(cells(self.name), LEAST_NAME)
-
-    def shown(self, left: int, markup: Markup) -> str:
-        room = min(cells(self.name), LEAST_NAME) + left
-        text = f"{self.text}{cut(self.name, min(room, MOST_NAME))}{self.after}"
-        return markup(text, **{self.color: True}) if self.color else text
+    def shown(self, markup: Markup) -> str:
+        return markup(self.text, **{self.color: True}) if self.color else self.text
 
 
 def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = "utf-8") -> str:
@@ -222,13 +211,11 @@ def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = 
     chosen: set[int] = set()
     left = width + len(between)
     for index in sorted(range(len(parts)), key=lambda i: (parts[i].rank, i)):
-        needed = parts[index].least + len(between)
+        needed = cells(parts[index].text) + len(between)
         if parts[index].rank == ALWAYS or needed <= left:
             chosen.add(index)
             left -= needed
-    return between.join(
-        part.shown(left, markup) for index, part in enumerate(parts) if index in chosen
-    )
+    return between.join(part.shown(markup) for at, part in enumerate(parts) if at in chosen)
 
 
 def _separator(width: int, encoding: str) -> str:
@@ -264,17 +251,14 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
         yield _Part(f"ETA {clock(max(stats.eta, 1))}", WANTED)
     if stats.slowest is not None and stats.slowest[1] >= NOTEWORTHY:
         entry, seconds = stats.slowest
-        yield _Part("slowest ", GOOD, None, terminal_line(entry, encoding), f" {clock(seconds)}")
+        name = cut(terminal_line(entry, encoding), MOST_NAME)
+        yield _Part(f"slowest {name} {clock(seconds)}", GOOD)
 
 
 def log_line(stats: ProgressStats) -> str:
     """Return all numbers on one line of ASCII, for a log."""
-    numbers = [part.shown(MOST_NAME, _unmarked) for part in _parts(stats, "ascii")]
+    numbers = [part.text for part in _parts(stats, "ascii")]
     return f"manifest after {clock(stats.elapsed)}: {', '.join(numbers[1:])}"
-
-
-def _unmarked(text: str, **_markup: bool) -> str:
-    return text
 
 
 PERIOD: Final = 0.2

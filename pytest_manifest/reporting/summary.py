@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from pytest_manifest.run.invariants import Violation
 
 _SUMMARIES: Final = pytest.StashKey[dict[Path, RunSummary]]()
-_COMPARISONS: Final = pytest.StashKey[dict[Path, SummaryComparison | None]]()
 
 
 def summary_of(
@@ -65,9 +64,10 @@ def summary_of(
     """
     known = config.stash.setdefault(_SUMMARIES, {})
     if take is not None or run.ledger_path not in known:
+        report = config.stash[REPORT_KEY]
         with records_of(run) as records:
-            root, found = config.stash[REPORT_KEY].options.root, comparison_of(run, config)
-            known[run.ledger_path] = make_summary(run, records, root, found, take)
+            found = _compared(run, report)
+            known[run.ledger_path] = make_summary(run, records, report.options.root, found, take)
     return known[run.ledger_path]
 
 
@@ -117,35 +117,6 @@ class RunEntries:
             yield from records
 
 
-def comparison_of(run: Run, config: pytest.Config) -> SummaryComparison | None:
-    """Compare a run that is over with the one that ``--manifest-compare`` names.
-
-    Returns None if the option was not given, or if the runs could not be compared: then the reason
-    is among the run's warnings.
-    """
-    report = config.stash[REPORT_KEY]
-    known = config.stash.setdefault(_COMPARISONS, {})
-    if run.ledger_path not in known:
-        known[run.ledger_path] = None
-        try:
-            known[run.ledger_path] = _compare(run, report)
-        except ManifestToolError as error:
-            run.warnings.append(f"it was not compared with an earlier run: {error}")
-    return known[run.ledger_path]
-
-
-def comparison_or_last(run: Run, config: pytest.Config) -> SummaryComparison | None:
-    """Compare as ``--manifest-compare`` asks, without it with the last run of the manifest, if any.
-
-    Raises LedgerError or ManifestError if that one cannot be read.
-    """
-    report = config.stash[REPORT_KEY]
-    if report.options.compare is not None:
-        return comparison_of(run, config)
-    earlier = _last(run, report.options.ledgers)
-    return None if earlier is None else _compare_with(earlier, run)
-
-
 @contextmanager
 def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
     """Open the run's records. Raises ManifestError or LedgerError."""
@@ -172,19 +143,31 @@ def _readable(run: Run) -> Manifest:
     return run.manifest
 
 
-def _compare(run: Run, report: RunReport) -> SummaryComparison | None:
-    """Compare with the run that the option names; None, with a warning of the run, if not."""
+def _compared(run: Run, report: RunReport) -> SummaryComparison | None:
+    """Compare with the run that ``--manifest-compare`` names; None, with a warning, if not."""
     path = report.options.compare
     if path is None:
         return None
-    earlier = path if isinstance(path, Path) else _last(run, report.options.ledgers)
-    if earlier is None:
-        run.warnings.append(f"there is no earlier run of {report.name_of(run)} to compare with")
-    elif earlier.stem == run.info.run:
-        run.warnings.append(f"run {run.info.run} was not compared with itself")
-    else:
-        return _compare_with(earlier, run)
+    try:
+        earlier = path if isinstance(path, Path) else _last(run, report.options.ledgers)
+        if earlier is None:
+            run.warnings.append(f"there is no earlier run of {report.name_of(run)} to compare with")
+        elif earlier.stem == run.info.run:
+            run.warnings.append(f"run {run.info.run} was not compared with itself")
+        else:
+            return _compare_with(earlier, run)
+    except ManifestToolError as error:
+        run.warnings.append(f"it was not compared with an earlier run: {error}")
     return None
+
+
+def compare_with_last(run: Run, report: RunReport) -> SummaryComparison | None:
+    """Compare a run that is over with the last one of its manifest, None if there is none.
+
+    Raises LedgerError or ManifestError if that one cannot be read.
+    """
+    earlier = _last(run, report.options.ledgers)
+    return None if earlier is None else _compare_with(earlier, run)
 
 
 def _compare_with(path: Path, run: Run) -> SummaryComparison:

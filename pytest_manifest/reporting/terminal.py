@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
 
@@ -26,6 +26,7 @@ from pytest_manifest.reporting.figures import (
     Sheet,
     comparison_lines,
     comparison_phrase,
+    cost_phrase,
     path_lines,
     statistics_lines,
     untold_lines,
@@ -33,14 +34,13 @@ from pytest_manifest.reporting.figures import (
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
-from pytest_manifest.schema import cost_text
 from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
-    from pytest_manifest.schema.summary import RunSummary, SummaryCause, SummaryCost
+    from pytest_manifest.schema.summary import RunSummary, SummaryCause
 
 
 RUN_AGAIN = ("manifest_entry", "manifest_group")
@@ -84,13 +84,9 @@ def rerun_notices(reporter: pytest.TerminalReporter) -> list[str]:
         if hasattr(one, "rerun")  # its own: a test whose xdist worker died is not repeated
         if any(name in RUN_AGAIN for name, _ in one.user_properties)
     }
-    if not again:
-        return []
-    tests = plural(len(again), "test")
-    said = (
-        f"{tests} of jobs ran again: a rerun looks at the same receipt once more, and sends nothing"
-    )
-    return [f"{said}; to send failed jobs again, run the session again with --lf"]
+    said = f"{plural(len(again), 'test')} of jobs ran again: a rerun looks at the same receipt once"
+    rest = " more, and sends nothing; to send failed jobs again, run the session again with --lf"
+    return [said + rest] if again else []
 
 
 def _write_previews(
@@ -120,17 +116,11 @@ def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str
         reporter.write_line(f"  {redact(note)}")
 
 
+_Found: TypeAlias = "tuple[SummaryCause, Run]"
 MOST: Final = 8
 """Lines of the block, its heading included."""
 _CAUSES: Final = 3
 _PAGE: Final = "page"
-
-
-class _Found(NamedTuple):
-    """A cause of a run's failures."""
-
-    cause: SummaryCause
-    run: Run
 
 
 def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -154,7 +144,7 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
     if found and not any(isinstance(line, Command) for line in steps):
-        steps += _again(found[0].run, report)
+        steps += _again(found[0][1], report)
     files = list(_files(report))
     room = MOST - 1 - len(files)
     steps = steps[: max(room - 2, 1)] if found else steps[:room]
@@ -194,17 +184,16 @@ def _causes(report: RunReport) -> list[_Found]:
     found: list[_Found] = []
     for run in report.runs:
         try:
-            found += [
-                _Found(cause, run) for cause in summary_of(run, report.config).statistics.causes
-            ]
+            causes = summary_of(run, report.config).statistics.causes
         except ManifestToolError:
             continue  # the run's own lines say so
-    return sorted(found, key=lambda one: -one.cause.count)
+        found += ((cause, run) for cause in causes)
+    return sorted(found, key=lambda one: -one[0].count)
 
 
 def _cause_lines(found: Sequence[_Found], most: int, sheet: Sheet) -> Iterator[Line]:
     shown = found[:most]
-    wide = max((len(str(one.cause.count)) for one in shown), default=0)
+    wide = max((len(str(cause.count)) for cause, _ in shown), default=0)
     for position, (cause, _) in enumerate(shown):
         more = len(found) - most if position == most - 1 else 0
         rest = f" (and {plural(more, 'more cause')})" if more > 0 else ""
@@ -423,7 +412,7 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
         yield from map(Line, whole(text, sheet))
     again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     limits = limits_phrase(summary.run.key_limits)
-    for text in (_cost(summary.cost), limits, again and f"further sendings: {again}"):
+    for text in (cost_phrase(summary.cost), limits, again and f"further sendings: {again}"):
         if text:
             yield Line(f"  {text}")
     for text in untold_lines(found.descendants, found.entries):
@@ -511,14 +500,6 @@ def run_line(run: Run, report: RunReport) -> str:
     if summary.comparison is not None:
         more = f"; {comparison_phrase(summary.comparison)}"
     return _heading(summary, report.name_of(run)) + more
-
-
-def _cost(cost: SummaryCost) -> str:
-    """Return what the run has cost; "" unless a receipt reports a cost or it had a budget."""
-    limit = "" if cost.budget is None else f" of a budget of {cost_text(cost.budget)}"
-    if cost.total is not None:
-        return f"cost {cost_text(cost.total)}{limit}"
-    return f"cost not known, as no receipt has one:{limit}" if limit else ""
 
 
 def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:

@@ -57,6 +57,7 @@ def test_the_verdicts_of_a_run_are_shown_by_status(file: Path) -> None:
         assert shown["verdicts"] == {"passed": 1, "failed": 1}
     assert ids(as_json("show", first.stem, "--status=failed", "--status=pending")) == ["b", "c"]
     assert ids(as_json("show", "last", "--status=failed")) == []
+    assert "sent, and without a verdict" in manifest("show", first.stem, "--status=pending")
     lines = manifest("show", first.stem, "--status=failed").splitlines()
     assert lines[2].split()[:3] == ["failed", "b", "shop.price"]
 

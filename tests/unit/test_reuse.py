@@ -16,6 +16,8 @@ import pytest
 from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
+from pytest_manifest.cli.facts import show_facts
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
 from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger
 from pytest_manifest.ledger.files import RunFiles
@@ -389,6 +391,15 @@ def test_a_reused_entry_adds_no_cost_no_time_and_no_attempt(rig: Rig) -> None:
     facts = details(record, lambda _moment: None, 100)["facts"]
     assert ["reused from", f"run {RUN}, entry 'a', attempt 1"] in facts  # type: ignore[operator]  # a list
     assert (found.runtime, found.cost, found.duration, found.workers) == (None, None, None, [])
+
+
+def test_what_is_reused_is_no_attempt(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its facts are shown all the same."""
+    rig.passed([double("a")])
+    show_facts("a", StoredRun.open(rig.reuse([double("a")]).path), 0, json=False)
+    told = capsys.readouterr().out
+    assert "(passed): 0 attempts, " in told
+    assert "  reused  " in told
 
 
 def test_it_is_judged_anew_by_what_is_expected_later(rig: Rig) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from pytest_manifest.reporting.next_step import stopped
+from pytest_manifest.reporting.run_report import RunReport
 
 
 @pytest.mark.parametrize(
@@ -19,3 +23,19 @@ from pytest_manifest.reporting.next_step import stopped
 def test_a_stopped_run_counts_what_has_no_verdict(unsent: int, running: int, line: str) -> None:
     """What was not sent, and what a worker had begun."""
     assert stopped(unsent, running) == line
+
+
+def test_a_fault_is_logged_on_a_line_of_its_own() -> None:
+    """It stood behind the dots of tests; what another report has to say goes on."""
+    seen: list[str] = []
+    writer = SimpleNamespace(width_of_current_line=3)
+    reporter = SimpleNamespace(ensure_newline=lambda: seen.append("new"), line=seen.append)
+    reporter.config = SimpleNamespace(get_terminal_writer=lambda: writer)
+    found: Any = SimpleNamespace(getplugin=lambda _name: reporter)
+    nothing: Any = None
+    report = RunReport(SimpleNamespace(pluginmanager=found), "main", *[nothing] * 3)  # type: ignore[arg-type]  # what is asked for
+    run: Any = SimpleNamespace(warnings=[])
+    with report.writing("it was not written", run):
+        raise KeyError("gone")
+    assert seen == ["new", ""]
+    assert run.warnings == ["it was not written, so this session fails: 'gone'"]

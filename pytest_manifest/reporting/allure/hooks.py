@@ -257,30 +257,27 @@ def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> Non
 
 def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
     """Return names and values; of several runs, the values that differ, after each other."""
-    values: dict[str, list[str]] = {}
-
-    def add(name: str, value: object) -> None:
-        known = values.setdefault(name, [])
-        if value is not None and str(value) not in known:
-            known.append(str(value))
-
+    rows: list[tuple[str, object]] = []
     for run in runs:
-        add("workflow", run.info.workflow)
-        add("mode", run.info.mode)
-        add("manifest", short_path(run.manifest.path, report.options.root))
-        add("run", run.info.run)
-        add("entries", run.info.entries)
-        add("broker", run.info.broker)
-        add("stack", "private" if run.info.is_private else "existing")
-        add("workers", run.state.workers)
+        info = run.info
+        rows += [
+            *(("workflow", info.workflow), ("mode", info.mode)),
+            ("manifest", short_path(run.manifest.path, report.options.root)),
+            *(("run", info.run), ("entries", info.entries), ("broker", info.broker)),
+            ("stack", "private" if info.is_private else "existing"),
+            ("workers", run.state.workers),
+        ]
         for name, value in shown_params(run.manifest.header).items():
-            add(f"option {name}", value if isinstance(value, str) else short(value))
+            rows.append((f"option {name}", value if isinstance(value, str) else short(value)))
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            add(package, version(package))
-    add("python", platform.python_version())
-    add("system", platform.platform(terse=True))
-    return {name: ", ".join(known) for name, known in values.items() if known}
+            rows.append((package, version(package)))
+    rows += [("python", platform.python_version()), ("system", platform.platform(terse=True))]
+    values: dict[str, dict[str, None]] = {}
+    for name, one in rows:
+        if one is not None:
+            values.setdefault(name, {})[str(one)] = None
+    return {name: ", ".join(known) for name, known in values.items()}
 
 
 def _properties(folder: Path, ours: Mapping[str, str]) -> str:

@@ -215,8 +215,9 @@ def final_result(
 ) -> Json:
     """Return the last attempt's result but attachments; ``issue`` returns an issue's address."""
     result = base_fields(record, subject, report, last, documents) | times(last, subject, report)
-    result["status"] = status = _status(record, subject, report)
-    if details := _details(record, subject, report, status):
+    status, message, trace = _decided(record, subject, report)
+    result["status"] = status
+    if details := _details(record, status, message, trace):
         result["statusDetails"] = details
     result["parameters"] = [*parameters(record, subject, last), *report.parameters]
     result["steps"] = all_steps(record, subject, report)
@@ -231,7 +232,7 @@ def parameters(record: EntryRecord, subject: Subject, one: AttemptRecord | None)
     found += [{"name": name, "value": visible(value)} for name, value in subject.others]
     values: Sequence[object] = (subject.run,)
     if one is not None:
-        wait, runtime = _seconds(one.wait), _seconds(one.runtime)
+        wait, runtime = (None if t is None else seconds(t) for t in (one.wait, one.runtime))
         values = (subject.run, one.number, one.task_id, one.place, wait, runtime, one.cost)
     found += [
         {"name": name, "value": visible(str(value)), "excluded": True}
@@ -292,70 +293,45 @@ def times(one: AttemptRecord | None, subject: Subject, report: OwnReport) -> dic
     return {"start": start, "stop": max(start, stop)}
 
 
-def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> AllureStatus:
-    """Return the verdict's status, or the test's own where the verdict does not decide.
-
-    The test decides if the verdict is ``passed`` or missing, or if the test was expected to fail.
-    """
-    reported = report.status
-    if record.verdict is None:
-        return "broken" if reported in ("failed", "broken") else reported or "skipped"
-    if record.kind == "passed":
-        return (
-            "passed"
-            if subject.builtin and _was_corrected(record, report)
-            else reported or "skipped"
-        )
-    if not _was_corrected(record, report) and (
-        reported == "passed" or (reported == "skipped" and status_of(record.kind) != "skipped")
-    ):
-        return reported  # the test was expected to fail, or did not run
-    return status_of(record.kind)
-
-
-def _was_corrected(record: EntryRecord, report: OwnReport) -> bool:
-    """Return whether a late receipt has changed the verdict that the test has read."""
-    return report.verdict_read not in (None, record.kind)
+def _decided(
+    record: EntryRecord, subject: Subject, report: OwnReport
+) -> tuple[AllureStatus, str | None, str | None]:
+    """Return status, message and trace: the verdict's where it is bad or corrected, else the
+    test's own, also where the test was expected to fail, or did not run."""
+    kind, own, message, trace = record.kind, report.status, report.message, report.trace
+    # A late receipt has changed the verdict that the test has read.
+    is_corrected = kind is not None and report.verdict_read not in (None, kind)
+    if kind is None:
+        own = "broken" if own in ("failed", "broken") else own
+    elif kind != "passed":
+        status, message = status_of(kind), message_of(kind, record.sentence)
+        if is_corrected:
+            return status, message, None
+        is_expected = own == "passed" or (own == "skipped" and status != "skipped")
+        own = own if is_expected else status
+    elif is_corrected and subject.builtin:
+        return "passed", None, None
+    elif is_corrected:
+        message = f"corrected: when this test ran, its job was held for {report.verdict_read}; "
+        message += _AGAIN
+    return own or "skipped", message, trace
 
 
 def _details(
-    record: EntryRecord, subject: Subject, report: OwnReport, status: AllureStatus
+    record: EntryRecord, status: AllureStatus, message: str | None, trace: str | None
 ) -> Json:
     details: Json = {}
-    message, trace = _message_and_trace(record, subject, report)
     if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:
         details |= _sides(record.verdict.mismatches)
-    if message:
-        details["message"] = visible(message)
-    if trace:
-        details["trace"] = visible(trace)
+    details |= {
+        name: visible(text) for name, text in (("message", message), ("trace", trace)) if text
+    }
     sent = sent_attempts(record)
     if len(sent) > 1 or any(one.retries for one in sent):
         details["flaky"] = True
     if status in ("failed", "broken") and is_known(record.entry):
         details["known"] = True
     return details
-
-
-def _message_and_trace(
-    record: EntryRecord, subject: Subject, report: OwnReport
-) -> tuple[str | None, str | None]:
-    """Return message and trace: the verdict's where it is bad or corrected, else the test's own."""
-    message, trace = report.message, report.trace
-    if record.verdict is None:
-        return message, trace
-    if not _was_corrected(record, report):
-        if record.kind != "passed":
-            message = message_of(record.kind, record.verdict.sentence)
-        return message, trace
-    if record.kind != "passed":
-        return message_of(record.kind, record.verdict.sentence), None
-    if subject.builtin:
-        return None, None
-    return (
-        f"corrected: when this test ran, its job was held for {report.verdict_read}; {_AGAIN}",
-        trace,
-    )
 
 
 def all_steps(record: EntryRecord, subject: Subject, report: OwnReport) -> list[Json]:
@@ -379,13 +355,15 @@ def earlier_results(
     ``final``: the last attempt's result. Allure takes the result that starts or stops last for the
     latest, so an earlier attempt's times end before the last one's start.
     """
-    before = _integer(final["start"])
-    kept = [label for label in _labels(final) if label["name"] not in OF_AN_ATTEMPT]
+    before, given = final["start"], final["labels"]
+    assert isinstance(before, int)
+    assert isinstance(given, list)
+    kept = [label for label in given if label["name"] not in OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
         status = status_of(one.kind)
-        result = base_fields(record, subject, report, one) | times(one, subject, report)
-        result["start"] = min(_integer(result["start"]), before - 1)
-        result["stop"] = min(_integer(result["stop"]), before - 1)
+        took = times(one, subject, report)
+        result = base_fields(record, subject, report, one)
+        result |= {name: min(moment, before - 1) for name, moment in took.items()}
         result |= {
             "status": status,
             "parameters": parameters(record, subject, one),
@@ -410,20 +388,3 @@ def _thread(one: AttemptRecord) -> str:
     """Return worker and process, short for Allure's timeline; the host has a label of its own."""
     name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
     return name if one.pid is None else f"{name} {one.pid}"
-
-
-def _seconds(value: float | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value * 1000:.2g} ms" if 0 < value < 0.001 else seconds(value)
-
-
-def _labels(result: Json) -> list[Label]:
-    labels = result["labels"]
-    assert isinstance(labels, list)
-    return labels
-
-
-def _integer(value: object) -> int:
-    assert isinstance(value, int)
-    return value

@@ -82,7 +82,7 @@ class Columns:
             "task": self.tasks.index(pictured(record.entry.task)),
             "kind": self.kinds.index(record.kind or "pending"),
             "outcome": OUTCOMES.index(record.outcome),
-            "place": self._place(last),
+            "place": self.place(last),
             "reason": self.reasons.index(_reason(record)),
             "cause": self._causes.number(record.verdict, record.receipt),
             "tags": self.tags.index(pictured("\n".join(tags)) if tags else None),
@@ -100,7 +100,7 @@ class Columns:
 
     def _add_bar(self, record: EntryRecord, attempt: AttemptRecord) -> None:
         """Append an attempt as a bar if it has a start; its end may be missing."""
-        place = self._place(attempt)
+        place = self.place(attempt)
         start = self.since(attempt.started_at)
         if place < 0 or start is None:
             return
@@ -124,7 +124,8 @@ class Columns:
         column = self.rows["cause"]
         column[:] = [-1 if number < 0 else places[number] for number in column]
 
-    def _place(self, attempt: AttemptRecord | None) -> int:
+    def place(self, attempt: AttemptRecord | DescendantRecord | None) -> int:
+        """Return the number of the process that ran it; -1: none did."""
         place = None if attempt is None else attempt.place
         return self.places.index(None if place is None else pictured(place))
 
@@ -300,7 +301,9 @@ class TreeColumns:
         self.shown += len(tasks)
         place_of = {one.task_id: place for place, one in enumerate(tasks)}
         since = self.columns.since
-        self._note_spans(tasks)
+        for one in tasks:  # whose bars the page has only later
+            if (start := since(one.started_at)) is not None:
+                self.columns.note_span(start, since(one.ended_at))
         path = [place_of[task_id] for task_id in tree.path if task_id in place_of]
         return {
             "attempt": attempt.number,
@@ -316,7 +319,7 @@ class TreeColumns:
             "task": [self.tasks.index(pictured(one.task)) for one in tasks],
             "how": [self.ways.index(pictured(one.how)) for one in tasks],
             "kind": [self._kind(one.status) for one in tasks],
-            "place": [self._place(one) for one in tasks],
+            "place": [self.columns.place(one) for one in tasks],
             "sent": [since(one.spawned_at) for one in tasks],
             "start": [since(one.started_at) for one in tasks],
             "stop": [since(one.ended_at) for one in tasks],
@@ -324,17 +327,6 @@ class TreeColumns:
             "retried": [[place, one.retries] for place, one in enumerate(tasks) if one.retries],
             "notes": _notes(tasks),
         }
-
-    def _note_spans(self, tasks: Sequence[DescendantRecord]) -> None:
-        """Have the page's time reach over the tree, whose bars it has only later."""
-        since = self.columns.since
-        for one in tasks:
-            start = since(one.started_at)
-            if start is not None:
-                self.columns.note_span(start, since(one.ended_at))
-
-    def _place(self, one: DescendantRecord) -> int:
-        return self.columns.places.index(None if one.place is None else pictured(one.place))
 
     def _kind(self, status: VerdictStatus | None) -> int:
         index = self.kinds.index(status or "pending")

@@ -28,7 +28,7 @@ from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
-from pytest_manifest.reporting.summary import comparison_or_last, records_of, summary_of
+from pytest_manifest.reporting.summary import compare_with_last, records_of, summary_of
 from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import pictured, short_path
@@ -244,13 +244,14 @@ def write_run_page(report: RunReport, run: Run) -> None:
         return
     path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
     with report.writing("the run page was not written", run):
-        comparison = None
-        with suppress(ManifestToolError):  # which the summary says
-            comparison = comparison_or_last(run, report.config)
-        sections = _sections(report, run)
+        found, sections = summary_of(run, report.config), _sections(report, run)
+        comparison = found.comparison
+        if report.options.compare is None:
+            with suppress(ManifestToolError):
+                comparison = compare_with_last(run, report)
         name = short_path(run.manifest.path, report.options.root)
         again = RunAgain(name, report.options.stack_arguments)
-        found, logs = summary_of(run, report.config), list(worker_logs(run, path.parent))
+        logs = list(worker_logs(run, path.parent))
         with run.read() as ledger, records_of(run) as records:
             trees = trees_of(ledger)
             metadata = PageMetadata(found, comparison, trees, sections, again, logs)
