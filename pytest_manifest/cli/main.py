@@ -41,29 +41,25 @@ app = typer.Typer(
 
 def main() -> None:
     """Run one command, and end the process with its exit status."""
-    _run(app, "manifest")
-
-
-def _run(program: typer.Typer, name: str) -> None:
     _open_streams()
     try:
-        _write_all(program, name)
+        _write_all()
     except ManifestToolError as error:
-        warn(f"{name}: {error}")
+        warn(f"manifest: {error}")
         sys.exit(USER_ERROR)
     except OSError as error:
         _leave_unwritten()
         if isinstance(error, BrokenPipeError):
             sys.exit(0)  # the reader of a pipe has seen enough
         what = error.filename or "its output"
-        warn(f"{name}: {what}: {error.strerror or error}; check the place and its free space")
+        warn(f"manifest: {what}: {error.strerror or error}; check the place and its free space")
         sys.exit(USER_ERROR)
 
 
-def _write_all(program: typer.Typer, name: str) -> None:
+def _write_all() -> None:
     """Run a command until all that it prints is written. Raises OSError where that fails."""
     try:
-        program(prog_name=name)
+        app(prog_name="manifest")
     except SystemExit as ended:
         if _was_caused_by(BrokenPipeError, ended):
             sys.exit(0)

@@ -149,7 +149,7 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
         return
     progress = Progress(reporter, meter, view)
     config.pluginmanager.register(progress, name)
-    report.pollers.append(progress.tick)
+    report.poll = progress.tick
 
 
 def mode_for(reporter: object, report: RunReport) -> Mode:

@@ -89,13 +89,17 @@ class Notices(list[str]):
         return new
 
 
+def _never() -> float:
+    return math.inf
+
+
 @dataclass
 class RunReport:
     """One session as its reporters see it.
 
     ``role``: which process of pytest this is. ``load`` returns a manifest by its file, checked;
-    ``ledgers`` returns the ledger of each manifest's run. ``pollers`` are called wherever pytest
-    waits for jobs, and return the seconds after which they want to be called again.
+    ``ledgers`` returns the ledger of each manifest's run. ``poll`` is called wherever pytest waits
+    for jobs, and returns the seconds after which it wants to be called again.
     """
 
     config: pytest.Config
@@ -105,17 +109,13 @@ class RunReport:
     ledgers: Callable[[], Mapping[Path, Path]]
     runs: list[Run] = field(default_factory=list)
     notices: Notices = field(default_factory=Notices)
-    pollers: list[Callable[[], float]] = field(default_factory=list)
+    poll: Callable[[], float] = field(default_factory=lambda: _never)
     lacks_artifacts: bool = False
     """True if a file that this session had to write could not be written."""
 
     def name_of(self, run: ReportedRun) -> str:
         """Return the run's manifest as a person types it in pytest's root folder."""
         return short_path(run.manifest.path, self.options.root)
-
-    def poll(self) -> float:
-        """Call every poller; return the seconds until the first wants to be called again."""
-        return min([poller() for poller in self.pollers], default=math.inf)
 
     @contextlib.contextmanager
     def writing(self, fault: str, run: Run, *, needed: bool = True) -> Iterator[None]:

@@ -131,9 +131,7 @@ def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
         write_runs_in_short(reporter, report)
         return
     with reporting_faults(reporter, report.runs[0], report):
-        counts, entries = _counts(report.runs)
-        title, good = _title(report, counts, entries), counts["passed"] == entries
-        bad = has_failures(counts)
+        title, good, bad = _title(report)
         reporter.write_sep("=", title, bold=True, red=bad, green=good, yellow=not (bad or good))
         for line in closing_lines(report, sheet_of(reporter)):
             write(reporter, line)
@@ -157,26 +155,21 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     yield from map(Line, files)
 
 
-def _counts(runs: Sequence[Run]) -> tuple[Counter[VerdictStatus], int]:
-    """Return how many entries of all runs have which verdict, and how many there are."""
+def _title(report: RunReport) -> tuple[str, bool, bool]:
+    """Return what came of all entries, whether all have passed, and whether some have failed."""
     counts: Counter[VerdictStatus] = Counter()
     entries = 0
-    for run in runs:
+    for run in report.runs:
         with run.read() as ledger:
             counts.update(ledger.verdicts.counts())
             entries += ledger.attempts.count_entries()
-    return counts, entries
-
-
-def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
-    runs = report.runs
-    what = plural(len(runs), "run")
-    if len(runs) == 1:
-        what = report.name_of(runs[0])
     left = entries - counts.total()
     ends = [f"{count} {kind}" for kind, count in sorted(counts.items())]
     ends += [f"{left} without a verdict"] if left else []
-    return f"{what}: {', '.join(ends)} of {plural(entries, 'entry')}"
+    one = report.name_of(report.runs[0]) if len(report.runs) == 1 else ""
+    title = f"{one or plural(len(report.runs), 'run')}: {', '.join(ends)}"
+    passed = counts["passed"] == entries and not report.lacks_artifacts
+    return f"{title} of {plural(entries, 'entry')}", passed, has_failures(counts)
 
 
 def _causes(report: RunReport) -> list[_Found]:
@@ -214,18 +207,13 @@ def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator
     cause, run = found[0]
     if not cause.step:
         return
-    where = entry_place(run, cause.examples[0], report)
+    where, entry = report.name_of(run), cause.examples[0]
+    if entry in run.manifest:
+        where = f"{where}:{run.manifest.line_of(entry)}"
     label = "  first: "
     for text in sheet.in_two_lines(f"{cause.step} ({where})", sheet.width - len(label)):
         yield label + text
         label = " " * len(label)
-
-
-def entry_place(run: Run, entry: str, report: RunReport) -> str:
-    """Return where an entry stands: ``orders.jsonl:17``."""
-    name = report.name_of(run)
-    line = run.manifest.line_of(entry) if entry in run.manifest else None
-    return name if line is None else f"{name}:{line}"
 
 
 def _again(run: Run, report: RunReport) -> Iterator[str]:

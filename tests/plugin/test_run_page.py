@@ -116,7 +116,7 @@ def test_a_comparison_is_in_the_page(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--manifest-report=."], "*: is a folder; name a file in it, like run.html"),
+        (["--manifest-report=."], "*: it is a folder; name a file in it, like run.html*"),
         (
             ["--manifest-report=r.html", "--manifest-dispatch-only"],
             "*has pytest end before the jobs do; leave out --manifest-report=FILE.html*",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,43 +44,43 @@ def section_documents(sections: Iterable[object]) -> list[dict[str, object]]:
 
     Raises SectionError for what is no section.
     """
-    room = _Room()
-    return [_document(section, room) for section in sections]
+    left = BUDGET
 
-
-class _Room:
-    """The characters that are left for all sections of a page."""
-
-    def __init__(self) -> None:
-        self.left = BUDGET
-
-    def shown(self, text: str) -> str:
-        """Return the text as the page has it, and count its characters."""
+    def shown(text: str) -> str:
+        nonlocal left
         found = beginning(pictured(redact(text)), LONGEST, "\u2026")
-        self.left -= len(found)
+        left -= len(found)
         return found
 
+    def cell(value: Cell) -> str | float | None:
+        # Numbers that JSON has none of, and truth values, are words.
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            value = str(value)
+        return shown(value) if isinstance(value, str) else value
 
-def _document(section: object, room: _Room) -> dict[str, object]:
+    documents: list[dict[str, object]] = []
+    for section in map(_checked, sections):
+        rows = [[cell(one) for one in row] for row in section.rows if left > 0]
+        columns, ids = list(section.columns), section.entries
+        documents.append(
+            {
+                "title": shown(section.title),
+                "text": shown(section.text),
+                "columns": list(map(shown, columns)),
+                "entries": -1 if ids is None else columns.index(ids),
+                "rows": rows,
+                "more": len(section.rows) - len(rows),
+            }
+        )
+    return documents
+
+
+def _checked(section: object) -> PageSection:
     if not isinstance(section, PageSection):
         raise SectionError(
             f"a hook pytest_manifest_sections returned {section!r:.80} of type "
             f"{type(section).__name__}; return a list of pytest_manifest.PageSection"
         )
-    _check(section)
-    rows = list(_rows(section, room))
-    columns = list(section.columns)
-    return {
-        "title": room.shown(section.title),
-        "text": room.shown(section.text),
-        "columns": [room.shown(column) for column in columns],
-        "entries": -1 if section.entries is None else columns.index(section.entries),
-        "rows": rows,
-        "more": len(section.rows) - len(rows),
-    }
-
-
-def _check(section: PageSection) -> None:
     name = f"the section {section.title!r:.80} of the run page"
     if not isinstance(section.title, str) or not section.title.strip():
         raise SectionError("a section of the run page has no title; give it one")
@@ -98,17 +98,4 @@ def _check(section: PageSection) -> None:
                 f"{name}: row {number} has a cell of type {type(strange[0]).__name__}; a cell is "
                 "a text, a number or None"
             )
-
-
-def _rows(section: PageSection, room: _Room) -> Iterator[list[str | float | None]]:
-    for row in section.rows:
-        if room.left <= 0:
-            return
-        yield [_cell(cell, room) for cell in row]
-
-
-def _cell(cell: Cell, room: _Room) -> str | float | None:
-    # Numbers that JSON has none of, and truth values, are words.
-    if isinstance(cell, bool) or (isinstance(cell, float) and not math.isfinite(cell)):
-        return room.shown(str(cell))
-    return room.shown(cell) if isinstance(cell, str) else cell
+    return section
