@@ -9,7 +9,7 @@ from typing import Final
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.markdown import MOST, escaped, verbatim
-from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
+from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.text import escape_hidden, plural, short, visible
 
@@ -99,10 +99,16 @@ Attachment = tuple[str, str, str, str]
 
 
 def attachments_of_last(record: EntryRecord) -> Iterator[Attachment]:
-    """Yield the mismatches, receipt and entry of the attempt that decided the entry's verdict."""
-    yield from attachments_of_verdict(record.verdict)
+    """Yield mismatches as a diff, receipt and entry of the attempt that decided the verdict."""
+    if record.verdict is not None and record.verdict.mismatches:
+        lines = ["--- expected", "+++ actual"]
+        for one in record.verdict.mismatches:
+            lines.append(f"@@ {visible(one.path)} @@")
+            lines += (f"-{line}" for line in visible(one.expected).split("\n"))
+            lines += (f"+{line}" for line in visible(one.actual).split("\n"))
+        yield "expected and actual", "text/plain", "txt", "\n".join(lines) + "\n"
     yield from attachments_of_receipt(record.receipt)
-    yield attachment_of_entry(record.entry)
+    yield "entry", "application/json", "json", _document(record.entry)
 
 
 def small_documents(record: EntryRecord) -> str | None:
@@ -123,28 +129,20 @@ def small_documents(record: EntryRecord) -> str | None:
     return text if len(text) <= _SMALL else None
 
 
-def attachment_of_entry(entry: Entry) -> Attachment:
-    return "entry", "application/json", "json", _document(entry)
-
-
 def attachments_of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
     """Yield the receipt and, before it, its error and its log lines, as far as it has them."""
     if receipt is None:
         return
-    if receipt.error is not None:
-        yield "error", "text/plain", "txt", _error(receipt)
+    if (error := receipt.error) is not None:
+        texts = [f"{error.type}: {error.message}", error.traceback]
+        text = "\n\n".join(visible(one) for one in texts if one)
+        yield "error", "text/plain", "txt", f"{text}\n"
     if receipt.log or receipt.log_dropped:
-        yield "worker log", "text/plain", "txt", _log(receipt)
+        lines = [visible(line) for line in receipt.log]
+        if receipt.log_dropped:
+            lines.insert(0, f"... {plural(receipt.log_dropped, 'earlier line')} left out ...")
+        yield "worker log", "text/plain", "txt", "\n".join(lines) + "\n"
     yield "receipt", "application/json", "json", _document(receipt)
-
-
-def attachments_of_verdict(verdict: Verdict | None) -> Iterator[Attachment]:
-    """Yield the verdict's mismatches as a diff of expected and actual values, if it has any."""
-    if verdict is not None and verdict.mismatches:
-        lines = ["--- expected", "+++ actual"]
-        for mismatch in verdict.mismatches:
-            lines += _difference(mismatch)
-        yield "expected and actual", "text/plain", "txt", "\n".join(lines) + "\n"
 
 
 def write_attachments(
@@ -161,25 +159,3 @@ def write_attachments(
 
 def _document(document: Document) -> str:
     return escape_hidden(document.model_dump_json(indent=2, by_alias=True, exclude_defaults=True))
-
-
-def _error(receipt: Receipt) -> str:
-    error = receipt.error
-    assert error is not None
-    paragraphs = [visible(f"{error.type}: {error.message}")]
-    if error.traceback:
-        paragraphs.append(visible(error.traceback))
-    return "\n\n".join(paragraphs) + "\n"
-
-
-def _log(receipt: Receipt) -> str:
-    lines = [visible(line) for line in receipt.log]
-    if receipt.log_dropped:
-        lines.insert(0, f"... {plural(receipt.log_dropped, 'earlier line')} left out ...")
-    return "\n".join(lines) + "\n"
-
-
-def _difference(mismatch: Mismatch) -> Iterator[str]:
-    yield f"@@ {visible(mismatch.path)} @@"
-    yield from (f"-{line}" for line in visible(mismatch.expected).split("\n"))
-    yield from (f"+{line}" for line in visible(mismatch.actual).split("\n"))

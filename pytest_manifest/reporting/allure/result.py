@@ -23,7 +23,6 @@ from pytest_manifest.reporting.allure.steps import (
     steps_of,
 )
 from pytest_manifest.reporting.markdown import MOST, escaped
-from pytest_manifest.schema import Mismatch
 from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
 from pytest_manifest.text import printable, seconds, visible
 
@@ -322,7 +321,9 @@ def _details(
 ) -> Json:
     details: Json = {}
     if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:
-        details |= _sides(record.verdict.mismatches)
+        differing = record.verdict.mismatches
+        details["expected"] = "\n".join(visible(f"{m.path}: {m.expected}") for m in differing)
+        details["actual"] = "\n".join(visible(f"{m.path}: {m.actual}") for m in differing)
     details |= {
         name: visible(text) for name, text in (("message", message), ("trace", trace)) if text
     }
@@ -375,13 +376,6 @@ def earlier_results(
             message = visible(message_of(one.kind, one.sentence))
             result["statusDetails"] = {"message": message, "flaky": True}
         yield one, result
-
-
-def _sides(mismatches: Sequence[Mismatch]) -> Mapping[str, str]:
-    return {
-        "expected": "\n".join(visible(f"{one.path}: {one.expected}") for one in mismatches),
-        "actual": "\n".join(visible(f"{one.path}: {one.actual}") for one in mismatches),
-    }
 
 
 def _thread(one: AttemptRecord) -> str:
