@@ -252,47 +252,29 @@ SHOWN: Final = 3
 def check_record(report: RunReport, run: Run) -> None:
     """Have the summary say whether the run's record is consistent; the session fails if not.
 
-    What is judged apart, by another manifest than the run's, is no record of it.
+    What is judged apart, by another manifest than the run's, is no record of it. The verdicts of
+    this session are the judge's own: ``manifest check`` judges them again.
     """
     from pytest_manifest.run.audit import record_size
+    from pytest_manifest.run.changes import kept_manifest
+    from pytest_manifest.run.invariants import broken_invariants
 
     if run.ledger_path.parent != report.options.ledgers:
         return
     unchecked = report.writing("the run's record could not be checked", run, needed=False)
     with unchecked, run.read() as ledger:
-        size = record_size(ledger)
-        broken, number = _violations(ledger, _manifest(ledger, run))
+        size, digest, manifest = record_size(ledger), ledger.info.read().sha256, run.manifest
+        if digest != manifest.sha256:  # what a change left as it was is in the copy alone
+            manifest = kept_manifest(run.ledger_path, digest) or manifest
+        with closing(broken_invariants(ledger, manifest)) as found:
+            broken = list(islice(found, SHOWN))
+            number = len(broken) + sum(1 for _ in found)
         numbers = f"{plural(size.entries, 'entry')}, {plural(size.verdicts, 'verdict')}"
         said = "consistent" if not number else plural(number, "contradiction")
         add_artifact(report.config, "record", f"{said}: {numbers}", run.info.run)
         if number:
             report.lacks_artifacts = True
             run.warnings.append(_warning(run, broken, number))
-
-
-def _violations(ledger: Ledger, manifest: Manifest) -> tuple[Sequence[Violation], int]:
-    """Return the first broken invariants, and how many there are.
-
-    The verdicts of this session are the judge's own: ``manifest check`` judges them again.
-    """
-    from pytest_manifest.run.invariants import broken_invariants
-
-    with closing(broken_invariants(ledger, manifest)) as found:
-        first = list(islice(found, SHOWN))
-        return first, len(first) + sum(1 for _ in found)
-
-
-def _manifest(ledger: Ledger, run: Run) -> Manifest:
-    """Return the manifest that the run was made of: the session's, or the copy beside the ledger.
-
-    What a change left as it was is in the copy alone.
-    """
-    from pytest_manifest.run.changes import kept_manifest
-
-    digest = ledger.info.read().sha256
-    if digest == run.manifest.sha256:
-        return run.manifest
-    return kept_manifest(run.ledger_path, digest) or run.manifest
 
 
 def _warning(run: Run, broken: Sequence[Violation], number: int) -> str:
@@ -323,7 +305,9 @@ def complete(report: RunReport, run: Run) -> None:
         writer.finish(found)
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, run.files.summary, FILE_MODE)
-        if (copy := _copy_for(report, run)) is not None:
+        if (copy := report.options.summary) is not None:
+            if run is not report.runs[0]:
+                copy = copy.with_name(f"{copy.stem}.{run.info.run}{copy.suffix}")
             _write_summary(report, run, writer, copy, report.options.report_mode)
         _write_markdown(report, run, found)
 
@@ -348,14 +332,6 @@ def _write_summary(
     with report.writing("the summary was not written", run):
         writer.write(path, mode)
         add_artifact(report.config, "summary", path, run.info.run)
-
-
-def _copy_for(report: RunReport, run: Run) -> Path | None:
-    """Return the file of ``--manifest-report``, for a second run with its id in the name."""
-    path = report.options.summary
-    if path is None or run is report.runs[0]:
-        return path
-    return path.with_name(f"{path.stem}.{run.info.run}{path.suffix}")
 
 
 def _write_markdown(report: RunReport, run: Run, found: RunSummary) -> None:
