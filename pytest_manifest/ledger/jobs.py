@@ -6,16 +6,16 @@ what was handed on, receipts, descendants and announcements. The rest are rows o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from operator import attrgetter
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import NAMESPACE_OID, uuid5
 
 from pytest_manifest.ledger.database import Database, LedgerPart
-from pytest_manifest.ledger.descendants import Descendant, descendant_of_row
 from pytest_manifest.ledger.facts import FACT_COLUMNS, Facts, fact_of_row
 from pytest_manifest.ledger.rows import Row, RunInfo, moment, origin_of
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, RunMetadata, TaskRuns
@@ -46,8 +46,8 @@ _OUTCOMES: Final[Mapping[str, facts.SendOutcome | None]] = {
 """The outcome of an attempt's only sending by its state; None: it is not known."""
 _FACTS: Final = f"SELECT {FACT_COLUMNS} FROM facts f WHERE f.job IN ({{}}) ORDER BY f.job, f.seq"  # noqa: S608 - fixed text
 _TASKS: Final = """
-    SELECT d.n, d.seq, d.id, r.id, d.parent, d.task, d.how, d.queue, d.fulfils, d.spawned_at, NULL,
-        NULL, d.chords, d.due, d.broker
+    SELECT d.n, d.seq, d.id, r.id, d.parent, d.task, d.how, d.queue, d.fulfils, d.spawned_at,
+        d.chords, d.due
     FROM jobs d LEFT JOIN jobs r ON r.n = d.root
 """
 _OF_ROOTS: Final = f"{_TASKS} WHERE d.root IN ({{}}) ORDER BY d.spawned_at, d.id"
@@ -240,20 +240,14 @@ class Jobs(LedgerPart):
     ) -> dict[int, _Found]:
         """Return the tasks that jobs of these trees have started, or have announced."""
         found: dict[int, _Found] = {}
-        for number, seq, *row in rows:
-            spawn = announced.get(row[0])
-            if row[4] is None:  # nobody has reported that it was sent
-                if spawn is not None:
-                    found[number] = _Found(
-                        _descendant_of(spawn, row[0], roots[spawn.root].job, seq)
-                    )
-                continue
-            with self._db.parse_errors():
-                child = descendant_of_row(tuple(row))
-            spawn = spawn if child.how != "call" else None
-            key = spawn.announcement if spawn is not None and spawn.root == child.root else ""
-            if child.root in roots:
-                found[number] = _Found(_descendant(child, roots[child.root].job, seq, key))
+        with self._db.parse_errors():
+            for number, seq, task_id, *row in rows:
+                spawn = announced.get(task_id)
+                if row[3] is not None:  # else nobody has reported that it was sent
+                    spawn = _spawn_of(row, spawn)
+                if spawn is not None and spawn.root in roots:
+                    root = roots[spawn.root].job
+                    found[number] = _Found(_descendant_of(spawn, task_id, root, seq))
         return found
 
     def _add_facts(self, jobs: Mapping[int, _Found], of_kind: facts.Kind | None = None) -> None:
@@ -295,23 +289,25 @@ def _why(number: int, cause: str | None, reused: facts.Reused | None) -> facts.W
     return "retry" if cause == "retry" else "resume"
 
 
-def _descendant(one: Descendant, root: facts.Job, seq: int, announcement: str) -> facts.Job:
-    """Return a descendant's job; ``announcement``: the key by which it was announced, if it was."""
-    by_record = one.spawned_at is not None
-    spawn = facts.Spawn(
-        root=one.root,
-        parent=one.parent,
-        task=one.task,
-        how=one.how,
-        queue=one.queue,
-        fulfils=one.fulfils,
-        chords=one.chords,
-        due=one.due,
-        spawned_at=one.spawned_at,
-        by_record=by_record,
-        announcement="" if by_record else announcement,
+def _spawn_of(row: Sequence[Any], announced: facts.Spawn | None) -> facts.Spawn:
+    """Return how a task was started; ``announced``: what stands for it, if it was."""
+    root, parent, task, how, queue, fulfils, spawned_at, chords, due = row
+    key = ""
+    if announced is not None and spawned_at is None and how != "call" and announced.root == root:
+        key = announced.announcement
+    return facts.Spawn(
+        root=root,
+        parent=parent,
+        task=task,
+        how=how,
+        queue=queue,
+        fulfils=fulfils,
+        chords=None if chords is None else tuple(json.loads(chords)),
+        due=moment(due),
+        spawned_at=moment(spawned_at),
+        by_record=spawned_at is not None,
+        announcement=key,
     )
-    return _descendant_of(spawn, one.task_id, root, seq)
 
 
 def _descendant_of(spawn: facts.Spawn, task_id: str, root: facts.Job, seq: int) -> facts.Job:

@@ -16,13 +16,10 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Final, TypeAlias
-
-from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt as Sent
 from pytest_manifest.errors import LedgerError, ManifestToolError, SigningError
@@ -260,17 +257,6 @@ def not_judged(entry: Entry, error: Exception) -> NotJudged:
     return NotJudged(error=fault)
 
 
-@contextmanager
-def failure_ignored(what: str) -> Iterator[None]:
-    """Let a late receipt that cannot be judged change nothing."""
-    try:
-        yield
-    except ManifestToolError:
-        raise  # the ledger's, which are everybody's affair
-    except Exception as error:  # the verdict that stands is as true as it was
-        log_failure(f"{what} could not be judged", error)
-
-
 @dataclass(frozen=True, slots=True)
 class Correction:
     """Hold an entry's verdict that was changed after it had been reported."""
@@ -286,15 +272,6 @@ def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:
     worker says so.
     """
     return after == before or (before in GIVEN_UP and after == "revoked")
-
-
-def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:
-    """Write down that an entry's reported verdict becomes this one; return that."""
-    ledger.verdicts.note_correction(verdict.entry)
-    logger.bind(entry=verdict.entry).info(
-        "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
-    )
-    return Correction(before, verdict)
 
 
 # What is reported

@@ -6,8 +6,7 @@ And notice that nobody is there to do the work.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from loguru import logger
 
@@ -36,12 +35,8 @@ _UNDECODED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of a run as nobody is there: the reason of the rest, and what to do."""
-
-    why: RunOver
-    advice: str
+Ending: TypeAlias = tuple[RunOver, str]
+"""How a run ends as nobody is there: the reason of the rest, and what to do."""
 
 
 class Absence:
@@ -103,12 +98,14 @@ class Absence:
         queues = ",".join(sorted(self._context.queues))
         names = listed(sorted(found.others), SHOWN) if found.others else ""
         why = RunNobody(limit=self._limit, others=names, queues=queues)
-        return Ending(
+        return (
             why,
-            f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
-            f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
-            "--manifest-resume; "
-            "where workers begin later, give them time with manifest_no_worker = 15m",
+            (
+                f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
+                f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
+                "--manifest-resume; "
+                "where workers begin later, give them time with manifest_no_worker = 15m"
+            ),
         )
 
     def _unreadable(self, connected: int, waited: float) -> Ending | None:
@@ -126,7 +123,7 @@ class Absence:
         why = RunUndecodable(workers=found.workers, answered=answered, format=found.format)
         advice = f"{why.phrase()}: {_UNDECODED}"
         if waited >= self._limit and found.workers >= connected:
-            return Ending(why, f"{advice}. The run has ended")
+            return why, f"{advice}. The run has ended"
         self._warn(advice)
         return None
 
@@ -145,7 +142,7 @@ class Absence:
         advice = f"{why.phrase()}: {_UNDECODED}; or its only process is busy"
         # A worker without a pool runs one job at a time, and answers nothing meanwhile.
         if gone > connected or waited > self._limit + longest:
-            return Ending(why, f"{advice}. The run has ended")
+            return why, f"{advice}. The run has ended"
         self._warn(advice)
         return None
 
@@ -246,9 +243,10 @@ class Engine(Part):
         self._poll()
         self.missing.check(time.monotonic())
         if ending := self._absence.check(time.monotonic()):
-            self._schedule.close(ending.why)
-            self.record_rest(ending.why)
-            self._context.warnings.append(ending.advice)
+            why, advice = ending
+            self._schedule.close(why)
+            self.record_rest(why)
+            self._context.warnings.append(advice)
             self._signals.is_deserted = True
             return True
         if time.monotonic() <= self._deadline:

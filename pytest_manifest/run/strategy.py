@@ -167,9 +167,8 @@ class Strategy(ABC):
         On a stack of others they go on; on our own they end with the stack.
         """
         is_private = self.state.address.is_private
-        end_segment(ledger, "stopped" if is_private else "detached")
-        if is_private:
-            ledger.info.stop_segment(utc_now())
+        stopped = utc_now() if is_private else None
+        end_segment(ledger, "stopped" if is_private else "detached", stopped=stopped)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state

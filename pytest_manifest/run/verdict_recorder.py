@@ -321,13 +321,15 @@ class VerdictRecorder(Part):
                 entries[row.entry] = self._manifest[row.entry]
         corrected: list[casebook.Evaluated] = []
         for entry in entries.values():
-            with casebook.failure_ignored(f"what is known now of {entry.id}"):
+            try:
                 judged = self._cases.judging.of(entry)
                 self._charge(judged.judgement)
                 for task_id in judged.judgement.deadly:  # no other job would get a turn
                     self._poison(task_id)
                 if (evaluated := self._correct(judged)) is not None:
                     corrected.append(evaluated)
+            except Exception as error:  # the verdict that stands is as true as it was
+                casebook.not_judged(entry, error)
         return corrected
 
     def _correct(self, judged: Judged) -> casebook.Evaluated | None:
@@ -344,8 +346,11 @@ class VerdictRecorder(Part):
         if before.attempt != verdict.attempt or (before, settled.receipt) == (verdict, receipt):
             return None
         if verdict.verdict != before.verdict:
-            correction = casebook.note_correction(self._ledger, before.verdict, verdict)
-            self.corrections.append(correction)
+            self._ledger.verdicts.note_correction(verdict.entry)
+            self.corrections.append(casebook.Correction(before.verdict, verdict))
+            self._log.bind(entry=verdict.entry).info(
+                "{!r} was {} and is {} now", verdict.entry, before.verdict, verdict.verdict
+            )
         return verdict, receipt
 
     # What kills its workers
