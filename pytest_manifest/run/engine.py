@@ -98,15 +98,13 @@ class Absence:
         queues = ",".join(sorted(self._context.queues))
         names = listed(sorted(found.others), SHOWN) if found.others else ""
         why = RunNobody(limit=self._limit, others=names, queues=queues)
-        return (
-            why,
-            (
-                f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
-                f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
-                "--manifest-resume; "
-                "where workers begin later, give them time with manifest_no_worker = 15m"
-            ),
+        advice = (
+            f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
+            f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
+            "--manifest-resume; "
+            "where workers begin later, give them time with manifest_no_worker = 15m"
         )
+        return why, advice
 
     def _unreadable(self, connected: int, waited: float) -> Ending | None:
         """Ask silent workers in other formats; who answers then cannot decode the run's messages.

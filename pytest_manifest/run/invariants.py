@@ -62,7 +62,6 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
     for one in part.sendings(queries.STRANGERS):
         said = f"a worker reports the task id {short(one.task_id)}, which this run never sent"
         yield Violation("S1", "", said)
-    yield from _broken(ledger, "S1", _REUSED)
     runs = ledger.info.task_runs()
     for one in part.sendings(queries.ATTEMPTS):
         if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
@@ -75,8 +74,6 @@ _SENDINGS: Final[_Sentences] = {
     queries.NUMBERED_TWICE: "is there twice, under two task ids",
     queries.MISSING_NUMBERS: "is there, and one before it is not",
     queries.REPEATED_WITHOUT_REASON: "was made without a recorded reason",
-}
-_REUSED: Final[_Sentences] = {
     queries.REUSED_FROM_NOWHERE: (
         "is recorded as an earlier run's, and the record does not name that run"
     ),
@@ -115,9 +112,9 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         entry = _entry(manifest, one.entry)
         if entry is None or entry.expect.state in OF_ITS_PROCESS:
             yield _of("S4", one, "passed, and no receipt says so")
-    yield from _broken(ledger, "S4", _PASSES)
-    if not _is_signed(ledger):
-        yield from _broken(ledger, "S4", _CONTRADICTED)
+    for query, said in _PASSES.items():
+        if query != queries.PASSED_AND_CONTRADICTED or not _is_signed(ledger):
+            yield from _broken(ledger, "S4", {query: said})
     for name, executions in part.rows(queries.REPEATED_EXECUTIONS):
         entry = _entry(manifest, name)
         if entry is not None and executions > entry.expect.executions:
@@ -129,8 +126,6 @@ _PASSES: Final[_Sentences] = {
     queries.PASSED_THOUGH_UNSENT: "passed, and was never sent",
     queries.PASSED_BY_ANOTHER: ("passed by a receipt that is not its own, or is not in the record"),
     queries.PASSED_BY_ANOTHER_SENDING: "passed by a receipt of another sending",
-}
-_CONTRADICTED: Final[_Sentences] = {
     queries.PASSED_AND_CONTRADICTED: (
         "passed, and one of its executions is reported to end otherwise"
     ),
