@@ -113,9 +113,7 @@ def write_key(path: Path, pem: bytes, mode: int) -> None:
     Raises SigningError where there is a file already: a key is never overwritten.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)  # whatever the umask
+        with new_file(path, mode) as file:
             file.write(pem)
     except FileExistsError:
         raise SigningError(

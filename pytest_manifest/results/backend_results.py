@@ -34,10 +34,10 @@ from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact_error, redact_url
 from pytest_manifest.results.django_results import DjangoSource, is_of_django
-from pytest_manifest.results.read_errors import FINAL_STATES, ReadErrors
+from pytest_manifest.results.records import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.fields import json_value
-from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, plain_traceback, unwrap_result
+from pytest_manifest.schema.wire import MOST, parse_moment, plain_traceback, unwrap_result, utc
 from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
 from pytest_manifest.worker.receipt import as_kombu_has_it
 
@@ -526,16 +526,8 @@ def _moment(value: object) -> datetime | None:
             return None
     if not isinstance(value, datetime):
         return None
-    try:
-        # Databases hold Celery's UTC times without a zone.
-        moment = (
-            value.replace(tzinfo=timezone.utc)
-            if value.tzinfo is None
-            else value.astimezone(timezone.utc)
-        )
-    except OverflowError:
-        return None
-    return moment if moment.year in YEARS else None
+    # Databases hold Celery's UTC times without a zone.
+    return utc(value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc))
 
 
 def _text(value: object) -> str | None:

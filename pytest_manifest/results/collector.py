@@ -13,8 +13,7 @@ from loguru import logger
 from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
-from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.records import ReceiptBatch, add_record, worker_receipt
+from pytest_manifest.results.records import ReadErrors, ReceiptBatch, add_record, worker_receipt
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict.signatures import IN_STORE_ALONE, ReportSignatures

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.results.read_errors import FINAL_STATES
+from pytest_manifest.results.records import FINAL_STATES
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend

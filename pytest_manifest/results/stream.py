@@ -16,7 +16,7 @@ from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.broker.transports import redis_limits
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact_about, redact_url
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.urls import SENTINEL, is_in_process, is_redis, scheme_of, with_redis_scheme
 

@@ -37,8 +37,7 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.records import ReceiverFailedRecord
+from pytest_manifest.results.records import ReadErrors, ReceiverFailedRecord
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run import fact_log
 from pytest_manifest.run.fact_log import stamp

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -27,7 +27,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
-from pytest_manifest.schema.wire import MOST, YEARS, parse_moment
+from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, utc
 from pytest_manifest.text import JOINERS, whole_text
 
 ID_MAX_LENGTH = 200
@@ -85,11 +85,7 @@ def _utc(value: object) -> object:
         raise PydanticCustomError(
             "time_naive", 'must say its time zone: append "Z" for UTC or an offset like "+01:00"'
         )
-    try:
-        moment = value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
-    except OverflowError:
-        moment = None
-    if moment is None or moment.year not in YEARS:
+    if (moment := utc(value)) is None:
         raise PydanticCustomError(
             "time_range",
             "must be a time of the years {first} to {last}",

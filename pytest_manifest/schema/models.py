@@ -18,8 +18,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from pytest_manifest.schema import fields
-from pytest_manifest.schema.json_schemas import schema_problem
-from pytest_manifest.schema.patterns import pattern_problem
+from pytest_manifest.schema.json_schemas import pattern_problem, schema_problem
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable

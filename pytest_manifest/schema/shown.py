@@ -15,8 +15,8 @@ from pydantic_core import from_json
 from pytest_manifest.redaction.documents import redacted, redacted_schema, secrets_in
 from pytest_manifest.redaction.names import is_on
 from pytest_manifest.redaction.texts import redact, secret_signs, spelled, without, without_cut
+from pytest_manifest.schema.json_schemas import found_in
 from pytest_manifest.schema.models import Entry, Expectations, Header
-from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
 
 Secrets = Sequence[str]

@@ -112,16 +112,22 @@ def parse_moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def utc(moment: datetime) -> datetime | None:
+    """Convert an aware time to UTC; None for one of no year that it may have there."""
+    try:
+        found = moment if moment.tzinfo is timezone.utc else moment.astimezone(timezone.utc)
+    except OverflowError:
+        return None
+    return found if found.year in YEARS else None
+
+
 def parse_timestamp(text: object) -> datetime | None:
     """Parse the text that ``timestamp`` wrote; None for anything else, or without a time zone."""
-    if not isinstance(text, str):
-        return None
     try:
-        moment = parse_moment(text)
-        found = moment.astimezone(timezone.utc) if moment.tzinfo else None
-    except (ValueError, OverflowError):
+        moment = parse_moment(text) if isinstance(text, str) else None
+    except ValueError:
         return None
-    return found if found is not None and found.year in YEARS else None
+    return None if moment is None or moment.tzinfo is None else utc(moment)
 
 
 def canonical(value: object) -> bytes | None:

@@ -14,9 +14,8 @@ from pydantic import JsonValue
 
 from pytest_manifest.redaction.documents import differ
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
+from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, found_in, violations
 from pytest_manifest.schema.models import ExpectedError
-from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import canonical, comparable, json_sha256

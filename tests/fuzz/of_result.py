@@ -15,7 +15,7 @@ from pytest_manifest.results.backend_results import (
     parse_result,
 )
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.urls import StackAddress

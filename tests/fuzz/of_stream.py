@@ -12,7 +12,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.fact_log import FactLog, run_over

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.records import ReceiptBatch, add_record
+from pytest_manifest.results.records import ReadErrors, ReceiptBatch, add_record
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.worker.backend_memory import stores

@@ -15,7 +15,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.manifest.jsonl import LIMITS, MAX_FAULTS, MOST_COUNTED
 from pytest_manifest.manifest.receipts import ReceiptIndex
-from pytest_manifest.results.read_errors import LOGGED
+from pytest_manifest.results.records import LOGGED
 from pytest_manifest.schema import Receipt
 from tests.fuzz.large import MANIFESTS, ONE_LINE, STREAMS, Maker, Records, finished
 from tests.fuzz.of_stream import records

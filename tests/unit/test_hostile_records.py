@@ -20,7 +20,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.results.backend_results import BackendResult, ResultReader, parse_result
 from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
-from pytest_manifest.results.read_errors import LOGGED, ReadErrors
+from pytest_manifest.results.records import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.run.inflight import PendingAttempt

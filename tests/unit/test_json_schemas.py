@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.schema.json_schemas import SchemaFlawError, schema_problem, violations
-from pytest_manifest.schema.patterns import found_in, pattern_problem, pattern_size
+from pytest_manifest.schema.json_schemas import (
+    SchemaFlawError,
+    found_in,
+    pattern_problem,
+    pattern_size,
+    schema_problem,
+    violations,
+)
 
 HUGE = 10**400
 

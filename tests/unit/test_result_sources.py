@@ -6,7 +6,7 @@ from celery import Celery
 from celery.backends.base import KeyValueStoreBackend
 
 from pytest_manifest.results.backend_results import KeyValueSource
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReadErrors
 
 
 class OneByOne(KeyValueStoreBackend):  # type: ignore[misc]  # Celery has no types

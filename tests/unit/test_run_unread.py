@@ -12,7 +12,7 @@ from kombu import Connection
 from pytest_manifest.broker.attempt import run8
 from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.results.backend_results import ResultReader
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from tests.unit.run_rig import RUN, Plan, Rig, note_stock, rig
