@@ -22,7 +22,7 @@ from loguru import logger
 from pydantic import (
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
+    GetPydanticSchema,
     InstanceOf,
     JsonValue,
     TypeAdapter,
@@ -47,27 +47,19 @@ from pytest_manifest.verdict.signatures import ReportSignatures
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _Else:
-    """The mark of a field that is this where a record has none, or something of another kind."""
-
-    value: object = None
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.with_default_schema(
-            handler(source), default=self.value, on_error="default"
+def _else(value: object = None) -> GetPydanticSchema:
+    """Mark a field that is this where a record has none, or something of another kind."""
+    return GetPydanticSchema(
+        lambda source, handler: core_schema.with_default_schema(
+            handler(source), default=value, on_error="default"
         )
+    )
 
 
-class _OrNothing:
-    """The mark of an item that is left out where it is of another kind."""
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        return core_schema.with_default_schema(handler(source), on_error="omit")
+_OR_NOTHING: Final = GetPydanticSchema(
+    lambda source, handler: core_schema.with_default_schema(handler(source), on_error="omit")
+)
+"""The mark of an item that is left out where it is of another kind."""
 
 
 def _objects(value: object) -> object:
@@ -82,20 +74,20 @@ def _placed(record: object) -> object:
 
 
 _Number = Annotated[fields.Whole, Field(strict=True)]
-_Each = Annotated[fields.Text, _OrNothing()]
-MaybeText = Annotated[fields.Text | None, _Else()]
-Number = Annotated[_Number, _Else(0)]
-MaybeNumber = Annotated[_Number | None, _Else()]
-Flag = Annotated[bool, Field(strict=True), _Else(False)]
+_Each = Annotated[fields.Text, _OR_NOTHING]
+MaybeText = Annotated[fields.Text | None, _else()]
+Number = Annotated[_Number, _else(0)]
+MaybeNumber = Annotated[_Number | None, _else()]
+Flag = Annotated[bool, Field(strict=True), _else(False)]
 MaybeTime = Annotated[
     datetime | None,
     BeforeValidator(parse_timestamp),
-    fields.Usually(fields.TIME_AS_WRITTEN),
-    _Else(),
+    fields.usually(fields.TIME_AS_WRITTEN),
+    _else(),
 ]
-MaybeAmount = Annotated[Annotated[fields.Amount, Field(strict=True)] | None, _Else()]
-Texts = Annotated[tuple[_Each, ...], _Else(())]
-TextsByName = Annotated[dict[fields.Text, _Each], _Else(MappingProxyType({}))]
+MaybeAmount = Annotated[Annotated[fields.Amount, Field(strict=True)] | None, _else()]
+Texts = Annotated[tuple[_Each, ...], _else(())]
+TextsByName = Annotated[dict[fields.Text, _Each], _else(MappingProxyType({}))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +113,7 @@ class Child:
     how: fields.Text
     queue: MaybeText = None
     fulfils: MaybeText = None
-    chords: Annotated[Texts | None, _Else(())] = None
+    chords: Annotated[Texts | None, _else(())] = None
     due: MaybeTime = None
 
 
@@ -156,7 +148,7 @@ class Announcement:
 
     key: fields.Text
     how: fields.Text
-    task: Annotated[fields.Text, _Else("")]
+    task: Annotated[fields.Text, _else("")]
     count: Number
     task_ids: Texts = ()
     is_off: Flag = False
@@ -182,7 +174,7 @@ class StartedRecord:
     boot: MaybeText = None
     pid_namespace: MaybeText = None
     hop: Number = 0
-    origin: Annotated[Origin | None, _Else()] = None
+    origin: Annotated[Origin | None, _else()] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +210,7 @@ class FinishedRecord:
     execution: fields.Text
     receipt: Annotated[dict[str, JsonValue], InstanceOf()]
     start: Annotated[StartedRecord | None, BeforeValidator(_placed)] = None
-    origin: Annotated[Origin | None, _Else()] = None
+    origin: Annotated[Origin | None, _else()] = None
     spawned: Annotated[tuple[SpawnedRecord, ...], BeforeValidator(_objects)] = ()
     unsent: Texts = ()
     announced: Annotated[tuple[Announcement, ...], BeforeValidator(_objects)] = ()

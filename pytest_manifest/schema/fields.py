@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    GetPydanticSchema,
     JsonValue,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -36,7 +37,7 @@ MOST_SECONDS: Final = 36_525 * 86_400
 _MOST_FIGURE: Final = 1e12
 """Seconds that a clock which was set may have shown between two moments: 30,000 years."""
 USUAL: Final = "(usual)"
-"""Where in an error's place it names the quick way of a field; see ``Usually``."""
+"""Where in an error's place it names the quick way of a field; see ``usually``."""
 WHOLE: Final = "(whole)"
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
@@ -142,29 +143,18 @@ def _version(value: object) -> object:
     return value
 
 
-class Usually:
-    """The mark of a field whose usual values pydantic's core takes without a call of Python.
+def usually(usual: core_schema.CoreSchema) -> GetPydanticSchema:
+    """Mark a field whose usual values pydantic's core takes without a call of Python.
 
     Whatever it does not take goes the field's whole way, whose faults alone are told: so those that
     have ``USUAL`` in their place are left out.
     """
-
-    def __init__(self, usual: core_schema.CoreSchema) -> None:
-        self._usual = usual
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        ways: list[tuple[core_schema.CoreSchema, str]] = [
-            (self._usual, USUAL),
-            (handler(source), WHOLE),
-        ]
-        return core_schema.union_schema(list(ways), mode="left_to_right")
-
-    def __get_pydantic_json_schema__(
-        self, _schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return handler(core_schema.str_schema())
+    return GetPydanticSchema(
+        lambda source, handler: core_schema.union_schema(
+            [(usual, USUAL), (handler(source), WHOLE)], mode="left_to_right"
+        ),
+        lambda _, handler: handler(core_schema.str_schema()),
+    )
 
 
 _NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
@@ -181,14 +171,14 @@ Name = Annotated[
     str,
     Field(min_length=1, max_length=ID_MAX_LENGTH),
     AfterValidator(_printable_name),
-    Usually(core_schema.str_schema(min_length=1, max_length=ID_MAX_LENGTH, pattern="^[ -~]+$")),
+    usually(core_schema.str_schema(min_length=1, max_length=ID_MAX_LENGTH, pattern="^[ -~]+$")),
     WithJsonSchema(_NAME_SCHEMA),
 ]
 """Printable text of 1 to 200 characters: ids, task names, queues, tags."""
 
 # With a bound pydantic looks at the characters, and refuses halves of surrogate pairs.
 Text = Annotated[
-    str, AfterValidator(whole_text), Usually(core_schema.str_schema(max_length=1 << 40))
+    str, AfterValidator(whole_text), usually(core_schema.str_schema(max_length=1 << 40))
 ]
 """Free text from a worker: always storable as UTF-8."""
 
@@ -203,7 +193,7 @@ TIME_AS_WRITTEN: Final = core_schema.chain_schema(
 )
 """A time of this age as this package writes it, which is in UTC."""
 Time = Annotated[
-    datetime, BeforeValidator(_utc), Usually(TIME_AS_WRITTEN), WithJsonSchema(_TIME_SCHEMA)
+    datetime, BeforeValidator(_utc), usually(TIME_AS_WRITTEN), WithJsonSchema(_TIME_SCHEMA)
 ]
 """An aware time, normalised to UTC; RFC 3339 text in JSON."""
 
@@ -233,7 +223,7 @@ Keys = Annotated[
 Version = Annotated[
     Literal[1],
     BeforeValidator(_version),
-    Usually(core_schema.int_schema(ge=1, le=1, strict=True)),
+    usually(core_schema.int_schema(ge=1, le=1, strict=True)),
     WithJsonSchema({"type": "integer", "const": 1}),
 ]
 Expiry = Annotated[
@@ -273,24 +263,17 @@ def _in_parts(value: object, check: ValidatorFunctionWrapHandler) -> object:
     return found
 
 
-class _InParts:
-    """The mark of an array of models or names, which somebody else may have written."""
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
-        whole = handler(source)
-        short: Any = {**whole, "max_length": _PART}
-        in_parts = core_schema.no_info_wrap_validator_function(_in_parts, whole)
-        return core_schema.union_schema([(short, USUAL), (in_parts, WHOLE)], mode="left_to_right")
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return dict(handler(schema)["anyOf"][-1])
+def _short_or_in_parts(source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    whole: Any = handler(source)
+    in_parts = core_schema.no_info_wrap_validator_function(_in_parts, whole)
+    ways = ({**whole, "max_length": _PART}, USUAL), (in_parts, WHOLE)
+    return core_schema.union_schema(list(ways), mode="left_to_right")
 
 
-InParts: Final = _InParts()
+InParts: Final = GetPydanticSchema(
+    _short_or_in_parts, lambda schema, handler: dict(handler(schema)["anyOf"][-1])
+)
+"""The mark of an array of models or names, which somebody else may have written."""
 
 
 class _JsonField:
@@ -389,7 +372,7 @@ Identifier = Annotated[
     str,
     Field(min_length=1),
     AfterValidator(_checked),
-    Usually(_PLAIN_NAME),
+    usually(_PLAIN_NAME),
     WithJsonSchema(_SCHEMA),
 ]
 """The name of a run, a workflow or a mode: it can name a file, and nothing outside a folder."""
