@@ -110,7 +110,10 @@ def _params(item: pytest.Item) -> dict[str, Any]:  # a parameter can be anything
 
 def binding_of(item: pytest.Item) -> Binding | None:
     """Return the binding of a collected item, or None for a test that is bound to no manifest."""
-    params = _params(item)
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    params = callspec.params
     value = params.get(BUILTIN_ENTRY) or params.get("entry") or params.get(BUILTIN_GROUP)
     if isinstance(value, EntryId):
         return value.binding

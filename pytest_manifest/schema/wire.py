@@ -140,8 +140,10 @@ def canonical(value: object) -> bytes | None:
 
 def json_sha256(value: object) -> str | None:
     """Return the SHA-256, in hex, of ``value`` as canonical JSON; None if JSON cannot hold it."""
-    data = canonical(value)
-    return None if data is None else sha256(data)
+    try:  # without more calls, as it is asked of each entry several times
+        return hashlib.sha256(canonical_text(value).encode()).hexdigest()
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def sha256(data: bytes) -> str:
