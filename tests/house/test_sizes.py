@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 238,
-    "lines of code of the package": 41_170,
+    "modules of the package": 236,
+    "lines of code of the package": 41_131,
     "options": 31,
     "options and settings": 50,
     "words of the documents": 54_858,
-    "lines of the tests": 114_584,
+    "lines of the tests": 114_589,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
