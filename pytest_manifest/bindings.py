@@ -102,7 +102,7 @@ class RawId:
         self.__name__ = text
 
 
-def _params(item: pytest.Item) -> dict[str, Any]:  # a parameter can be anything
+def params_of(item: object) -> dict[str, Any]:  # a parameter can be anything
     """Return the parameters of a test."""
     callspec = getattr(item, "callspec", None)
     return {} if callspec is None else callspec.params
@@ -131,11 +131,11 @@ def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
 
 def tags_of(item: pytest.Item) -> Sequence[str]:
     """Return the tags of the entry that a test verifies."""
-    params = _params(item)
+    params = params_of(item)
     value = params.get(BUILTIN_ENTRY) or params.get("entry")
     return value.tags if isinstance(value, EntryId) else ()
 
 
 def is_builtin(item: pytest.Item) -> bool:
     """Return whether the item is a test of the built-in verification."""
-    return isinstance(_params(item).get(BUILTIN_ENTRY), EntryId)
+    return isinstance(params_of(item).get(BUILTIN_ENTRY), EntryId)

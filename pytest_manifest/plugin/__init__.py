@@ -13,16 +13,6 @@ import pytest
 
 from pytest_manifest.bindings import OUR_ARGUMENTS, binding_of
 from pytest_manifest.plugin.context import role_of
-from pytest_manifest.plugin.fixtures import (  # fixtures are found by their names here
-    _builtin_entry,
-    _builtin_group,
-    dispatch,
-    entry,
-    manifest,
-    manifest_run,
-    receipt,
-    secret_registry,
-)
 from pytest_manifest.plugin.options import add_options, any_given
 from pytest_manifest.plugin.runtest import NAME, SHORT, Verifying, stop_verifying
 from pytest_manifest.plugin.session import known_session, manifest_session, own_process_state
@@ -32,16 +22,7 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.lifecycle import SessionHooks
     from pytest_manifest.plugin.session import ManifestSession
 
-__all__ = [
-    "_builtin_entry",
-    "_builtin_group",
-    "dispatch",
-    "entry",
-    "manifest",
-    "manifest_run",
-    "receipt",
-    "secret_registry",
-]
+pytest_plugins = ["pytest_manifest.plugin.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -103,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     note_terminal(config)
     state = manifest_session(config)
     # Look for xdist's hooks: its name is another one where it was loaded as ``-p xdist.plugin``.
-    if state.context.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
+    if state.role == "controller" and hasattr(config.hook, "pytest_xdist_make_scheduler"):
         from pytest_manifest.plugin.xdist_controller import ControllerHooks
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
@@ -112,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(AllureReport(config, state.report), "manifest-allure")
     hooks = _hook_up(config, state)
-    if hooks is not None and state.context.options.active:
+    if hooks is not None and state.options.active:
         hooks.configure()
 
 
@@ -167,7 +148,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     manager = session.config.pluginmanager
     # Where the state was never made no test can be of an entry.
     if state is None or all(binding_of(item) is None for item in session.items):
-        if state is None or not state.context.options.plan:  # a planner's report hides secrets, too
+        if state is None or not state.options.plan:  # a planner's report hides secrets, too
             stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
         from pytest_manifest.plugin.loop import ShortProtocol
@@ -183,7 +164,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
-    is_active = state is not None and state.context.options.active
+    is_active = state is not None and state.options.active
     return [] if is_active else list(_typed_manifests(config))
 
 

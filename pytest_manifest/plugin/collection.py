@@ -16,20 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.bindings import (
-    BESIDE_GROUPS,
-    BUILTIN_ENTRY,
-    BUILTIN_GROUP,
-    NO_ENTRY,
-    OUR_ARGUMENTS,
-    EntryId,
-    GroupName,
-    ManifestName,
-    RawId,
-    binding_of,
-    bindings_of,
-    tags_of,
-)
+from pytest_manifest import bindings
 from pytest_manifest.compat.pytest import (
     fixtures_of_definition,
     hide_labels,
@@ -39,9 +26,9 @@ from pytest_manifest.compat.pytest import (
 from pytest_manifest.plugin import builtin_tests, fixtures
 from pytest_manifest.plugin.coordination import Collection
 from pytest_manifest.plugin.manifest_store import ManifestStore, select
-from pytest_manifest.plugin.option_conflicts import refuse_name
+from pytest_manifest.plugin.plans import do_nothing
+from pytest_manifest.plugin.run_options import refuse_name
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
-from pytest_manifest.plugin.synthetic import do_nothing
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
@@ -53,9 +40,9 @@ class EntryItem(pytest.Function):
     """Run the built-in test of an entry; its location is the entry's line in the manifest."""
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        value = self.callspec.params[BUILTIN_ENTRY]
+        value = self.callspec.params[bindings.BUILTIN_ENTRY]
         line = 1
-        if isinstance(value, EntryId):
+        if isinstance(value, bindings.EntryId):
             manifests = manifest_session(self.config).manifests
             line = manifests.load(value.binding.manifest).line_of(value)
         return self.path, line - 1, self.name
@@ -71,7 +58,7 @@ class GroupItem(pytest.Function):
     """Run the test of a group of entries; its location is the line of the group's first entry."""
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        name = str(self.callspec.params[BUILTIN_GROUP])
+        name = str(self.callspec.params[bindings.BUILTIN_GROUP])
         group = manifest_session(self.config).manifests.groups(self.path)[name]
         return self.path, group.line - 1, self.getmodpath()
 
@@ -146,16 +133,14 @@ def collection_arguments(manifests: ManifestStore) -> list[str]:
 def drop_unneeded(report: pytest.CollectReport) -> None:
     """Remove the tests without an entry from the report, as :func:`generate_tests` marked them."""
     if report.result is not None:
-        report.result = [node for node in report.result if not _has_param(node, NO_ENTRY)]
+        report.result = [node for node in report.result if not _has_param(node, bindings.NO_ENTRY)]
 
 
 def _has_param(item: object, word: str) -> bool:
     """Check whether one of the plugin's fixtures has this marker word as the test's parameter."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and any(
-        type(value) is str and value == word and name in OUR_ARGUMENTS
-        for name, value in callspec.params.items()
-    )
+    params = bindings.params_of(item)
+    given = (params[name] for name in bindings.OUR_ARGUMENTS & params.keys())
+    return any(type(value) is str and value == word for value in given)
 
 
 def record_collection(session: pytest.Session, state: ManifestSession) -> None:
@@ -166,9 +151,9 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
     context = state.context
     problem = _unseen_override(session) or _beside_groups(session, state.manifests)
     if context.role == "worker" and context.coordination is not None:
-        bindings = [binding_of(item) for item in session.items]
+        found = [*map(bindings.binding_of, session.items)]
         worker = str(session.config.workerinput["workerid"])  # type: ignore[attr-defined]  # set by xdist in its workers
-        context.coordination.publish_collection(worker, Collection(bindings, problem))
+        context.coordination.publish_collection(worker, Collection(found, problem))
     elif problem is not None:
         raise pytest.UsageError(problem)
     if context.options.resume and session.config.option.collectonly:
@@ -178,7 +163,7 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
     if session.config.option.collectonly and session.config.option.verbose >= 0:
         from pytest_manifest.plugin.dispatching import preview_weak_evidence
 
-        selection = select(state.manifests, bindings_of(session.items))
+        selection = select(state.manifests, bindings.bindings_of(session.items))
         preview_weak_evidence(selection, state.report.notices)
 
 
@@ -190,10 +175,13 @@ def _unseen_override(session: pytest.Session) -> str | None:
     seen: set[str] = set()
     for item in session.items:
         parent = item.parent
-        if parent is None or parent.nodeid in seen or binding_of(item) is None:
+        if parent is None or parent.nodeid in seen or bindings.binding_of(item) is None:
             continue
         seen.add(parent.nodeid)
-        for definition in fixtures_of_definition(_requesting(parent, "dispatch"), "dispatch"):
+        names = ("dispatch",) if getattr(parent, "cls", None) is None else ("self", "dispatch")
+        asks = builtin_tests.placeholder("dispatch", do_nothing, names)  # it is never run
+        test: pytest.Function = pytest.Function.from_parent(parent, name="dispatch", callobj=asks)
+        for definition in fixtures_of_definition(test, "dispatch"):
             if definition.baseid:
                 return (
                     f"{definition.baseid} overrides the fixture 'dispatch', but dispatch happens "
@@ -202,29 +190,19 @@ def _unseen_override(session: pytest.Session) -> str | None:
     return None
 
 
-def _requesting(parent: pytest.Collector, fixture: str) -> pytest.Function:
-    """Make a test in the collector that asks for the fixture as its tests do; it is never run."""
-    of_class = getattr(parent, "cls", None) is not None
-    names = ("self", fixture) if of_class else (fixture,)
-    item: pytest.Function = pytest.Function.from_parent(
-        parent, name=fixture, callobj=builtin_tests.placeholder(fixture, do_nothing, names)
-    )
-    return item
-
-
 def _beside_groups(session: pytest.Session, manifests: ManifestStore) -> str | None:
     """Return the error message for a selected test of single entries under --manifest-aggregate.
 
     Such a test would not run its own checks, and a group that passes must not hide that. Returns
     None where there is no such test.
     """
-    item = next((item for item in session.items if _has_param(item, BESIDE_GROUPS)), None)
+    item = next((item for item in session.items if _has_param(item, bindings.BESIDE_GROUPS)), None)
     if item is None:
         return None
     options, files = manifests.options, manifests.files
     name = short_path(files[0], options.root) if files else "FILE"
     rule = f"--manifest-aggregate={options.aggregate}"
-    test = item.nodeid.removesuffix(f"[{BESIDE_GROUPS}]")
+    test = item.nodeid.removesuffix(f"[{bindings.BESIDE_GROUPS}]")
     return (
         f"{test} verifies each entry by itself, and {rule} has one test for many of them, which "
         "looks at their verdicts alone: leave it out, or name the manifest to have the verdicts "
@@ -240,29 +218,25 @@ def generate_tests(metafunc: pytest.Metafunc) -> None:
 
     Raises CollectError for a user's mistake.
     """
+    names = metafunc.fixturenames
+    asked = next(
+        (one for one in (bindings.BUILTIN_ENTRY, bindings.BUILTIN_GROUP) if one in names), None
+    )
+    asked = asked or next((one for one in ("entry", "manifest") if _is_ours(metafunc, one)), None)
+    if asked is None:
+        return
     try:
-        _parametrize_ours(metafunc)
+        manifests = manifest_session(metafunc.config).manifests
+        if asked == bindings.BUILTIN_GROUP:
+            path = metafunc.definition.path.resolve()
+            groups = [bindings.GroupName(group.name, path) for group in manifests.groups(path)]
+            _parametrize(metafunc, asked, groups, groups)
+        elif asked == "entry" and manifests.options.aggregate is not None:
+            _parametrize(metafunc, asked, [bindings.BESIDE_GROUPS], [bindings.BESIDE_GROUPS])
+        else:
+            _by_manifests(metafunc, asked)
     except pytest.UsageError as error:
         raise pytest.Collector.CollectError(str(error)) from None
-
-
-def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
-    if BUILTIN_ENTRY in metafunc.fixturenames:
-        _by_manifests(metafunc, BUILTIN_ENTRY)
-    elif BUILTIN_GROUP in metafunc.fixturenames:
-        node = metafunc.definition.getparent(ManifestFile)
-        assert node is not None
-        path = node.path.resolve()
-        groups = manifest_session(metafunc.config).manifests.groups(path)
-        names = [GroupName(group.name, path) for group in groups]
-        _parametrize(metafunc, BUILTIN_GROUP, names, names)
-    elif _is_ours(metafunc, "entry"):
-        if manifest_session(metafunc.config).context.options.aggregate is None:
-            _by_manifests(metafunc, "entry")
-        else:
-            _parametrize(metafunc, "entry", [BESIDE_GROUPS], [BESIDE_GROUPS])
-    elif _is_ours(metafunc, "manifest"):
-        _by_manifests(metafunc, "manifest")
 
 
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -285,7 +259,7 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
         skipped = pytest.param(None, marks=pytest.mark.skip(reason=found))
         _parametrize(metafunc, argument, [skipped], ["no-manifest"])
         return
-    builtin = argument == BUILTIN_ENTRY
+    builtin = argument == bindings.BUILTIN_ENTRY
     values: list[object] = []
     ids: list[str] = []
     for manifest in found:
@@ -293,7 +267,7 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
         chosen = _chosen(state.manifests, metafunc, manifest)
         if argument == "manifest":
             if next(chosen, None) is not None:
-                values.append(ManifestName(path.stem, path))
+                values.append(bindings.ManifestName(path.stem, path))
                 ids.append(path.stem)
             continue
         covered = state.manifests.covered.setdefault(path, set())
@@ -301,19 +275,19 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
             if builtin and entry.id in covered:
                 continue
             tags = _tags(state.manifests, metafunc.config, entry.tags) if entry.tags else ()
-            values.append(EntryId(entry.id, path, tags, builtin=builtin))
+            values.append(bindings.EntryId(entry.id, path, tags, builtin=builtin))
             ids.append(f"{path.stem}:{entry.id}" if len(found) > 1 else entry.id)
             if not builtin:
                 covered.add(entry.id)
     # pytest would make an empty parameter set a skipped test without a reason.
     # :func:`drop_unneeded` removes this one.
-    _parametrize(metafunc, argument, values or [NO_ENTRY], ids or [NO_ENTRY])
+    _parametrize(metafunc, argument, values or [bindings.NO_ENTRY], ids or [bindings.NO_ENTRY])
 
 
 def _parametrize(
     metafunc: pytest.Metafunc, argument: str, values: Sequence[object], ids: Sequence[str]
 ) -> None:
-    metafunc.parametrize(argument, values, ids=[*map(RawId, ids)], indirect=True)
+    metafunc.parametrize(argument, values, ids=[*map(bindings.RawId, ids)], indirect=True)
 
 
 def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> Sequence[Manifest] | str:
@@ -325,7 +299,9 @@ def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> Sequenc
     mark = metafunc.definition.get_closest_marker("manifest")
     if mark is not None:
         return _marked(state, metafunc, mark)
-    workflow = _workflow_of(manifests.options.workflows, metafunc.definition.path)
+    workflow, test, folder = None, metafunc.definition.path, manifests.options.workflows
+    if test.is_relative_to(folder) and test.parent != folder:
+        workflow = test.relative_to(folder).parts[0]
     found = [
         manifest
         for manifest in map(manifests.load, manifests.files)
@@ -350,25 +326,16 @@ def _marked(
         )
     name = mark.args[0]
     if name.endswith(".jsonl"):
-        path = state.context.options.root / name
+        path = state.options.root / name
         if not path.is_file():
             raise pytest.UsageError(f"{metafunc.definition.nodeid}: there is no manifest {path}")
         return [state.manifests.load(path)]
-    if not state.context.options.may_dispatch:
+    if not state.options.may_dispatch:
         # A session that only shows its collection must not run planners: they may be costly.
         return f"plan {name} is made when the tests run"
     state.session_runs.take_signals()
     manifest = state.plans.plan(metafunc.definition.session, name, mark.kwargs)
     return f"plan {name} is empty: there is nothing to do" if manifest is None else [manifest]
-
-
-def _workflow_of(workflows: Path, path: Path) -> str | None:
-    """Return the workflow whose folder a test file lies in; None outside of all of them."""
-    try:
-        names = path.relative_to(workflows).parts
-    except ValueError:
-        return None
-    return names[0] if len(names) > 1 else None
 
 
 def _chosen(
@@ -429,7 +396,7 @@ def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
     pytest selects by all markers of a test, which it asks for without a name. Code that acts on a
     marker asks for it by name, and is given the markers alone.
     """
-    tagged = [(item, tags) for item in items if (tags := tags_of(item))]
+    tagged = [(item, tags) for item in items if (tags := bindings.tags_of(item))]
     for item, tags in tagged:
         item.extra_keyword_matches.update(tags)
         for tag in tags:

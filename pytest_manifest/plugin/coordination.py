@@ -6,17 +6,16 @@ where that process dies the next one makes it; none waits for a dead one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.errors import DispatchError
@@ -26,18 +25,6 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_manifest.manifest.partition import Balance
-
-
-@dataclass
-class KnownPlan:
-    """The state of a plan in this session: if it is made, and its file (None: an empty plan)."""
-
-    _record: Path
-    done: bool = False
-    path: Path | None = None
-
-    def finish(self, path: Path | None) -> None:
-        _write(self._record, json.dumps(None if path is None else str(path.resolve())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,48 +66,43 @@ class Coordination:
 
     def publish_balance(self, balance: Balance) -> None:
         """Tell the xdist workers the times by which every process divides the manifests."""
-        document = {"run": balance.run, "seconds": dict(balance.seconds)}
-        _write(self.folder / "balance.json", json.dumps(document))
+        self._write("balance", [balance.run, dict(balance.seconds)])
 
     def balance(self) -> Balance:
         """Return the times that the controller has read; the ledger may have changed since."""
         from pytest_manifest.manifest.partition import Balance
 
-        document = json.loads((self.folder / "balance.json").read_text("utf-8"))
-        return Balance.of(document["run"], document["seconds"])
+        return Balance.of(*self._read("balance"))
 
-    @contextlib.contextmanager
-    def planning(self, name: str) -> Iterator[KnownPlan]:
-        """Hold the lock on making this plan; wait while another process of the session makes it."""
-        record = self._plan_record(name)
-        with locked(record.with_suffix(".lock")):
-            known = KnownPlan(record)
-            if record.exists():
-                text = json.loads(record.read_text("utf-8"))
-                known = KnownPlan(record, done=True, path=Path(text) if text else None)
-            yield known
+    def planned_once(self, name: str, make: Callable[[], Path | None]) -> Path | None:
+        """Return the file of a plan, made by whichever process of the session wants it first.
+
+        None for an empty plan. Others wait for that one, and make it themselves where it has died.
+        """
+        with locked(self._file(_record(name)).with_suffix(".lock")):
+            if not self._file(_record(name)).exists():
+                self.publish_plan(name, make())
+            return self._plan(name)
 
     def publish_plan(self, name: str, path: Path | None) -> None:
         """Tell the xdist workers what the controller planned; None: there is nothing to run."""
-        KnownPlan(self._plan_record(name)).finish(path)
+        self._write(_record(name), None if path is None else str(path.resolve()))
 
     def wait_for_plan(self, name: str) -> Path | None:
         """Wait in an xdist worker, without a time limit, until the controller has planned.
 
         Returns None for an empty plan, and where the controller has died.
         """
-        record = self._plan_record(name)
         controller = os.getppid()
-        while not record.exists():
+        while not self._file(_record(name)).exists():
             if os.getppid() != controller:
                 return None
             time.sleep(0.02)
-        text = json.loads(record.read_text("utf-8"))
-        return Path(text) if text else None
+        return self._plan(name)
 
-    def _plan_record(self, name: str) -> Path:
-        key = hashlib.sha256(name.encode()).hexdigest()[:16]
-        return self.folder / f"plan-{key}.json"
+    def _plan(self, name: str) -> Path | None:
+        path = self._read(_record(name))
+        return Path(path) if path else None
 
     def publish_collection(self, worker: str, collection: Collection) -> None:
         """Tell the controller, from an xdist worker, what the worker collected."""
@@ -128,38 +110,57 @@ class Coordination:
             b and (str(b.manifest), b.entry, b.whole_run, b.group, b.builtin)
             for b in collection.bindings
         ]
-        document = {"rows": rows, "problem": collection.problem}
-        _write(self.folder / f"collection-{worker}.json", json.dumps(document))
+        self._write(f"collection-{worker}", [rows, collection.problem])
 
     def collection(self, worker: str) -> Collection:
         """Return what this xdist worker collected."""
-        document = json.loads((self.folder / f"collection-{worker}.json").read_text("utf-8"))
-        bindings = [row and Binding(Path(row[0]), *row[1:]) for row in document["rows"]]
-        return Collection(bindings, document["problem"])
+        rows, problem = self._read(f"collection-{worker}")
+        return Collection([row and Binding(Path(row[0]), *row[1:]) for row in rows], problem)
 
     def publish_runs(self, runs: Mapping[Path, Path], workers: int | None, *, owned: bool) -> None:
         """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
+        self._write("going-on", None)
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
-        with _writing(self._going_on):
-            self._going_on.touch()
-        _write(self.folder / "runs.json", json.dumps([rows, workers, owned]))
+        self._write("runs", [rows, workers, owned])
 
     def publish_end_of_runs(self) -> None:
         """Tell the xdist workers that no run will record further verdicts."""
         # A file is removed, not made: a full disk must not leave them waiting.
-        self._going_on.unlink(missing_ok=True)
+        self._file("going-on").unlink(missing_ok=True)
 
     def runs_ended(self) -> bool:
-        return (self.folder / "runs.json").exists() and not self._going_on.exists()
-
-    @property
-    def _going_on(self) -> Path:
-        return self.folder / "going-on"
+        return self._file("runs").exists() and not self._file("going-on").exists()
 
     def runs(self) -> tuple[dict[Path, Path], int | None, bool]:
         """Return each manifest's ledger, and what is known of the stack."""
-        rows, workers, owned = json.loads((self.folder / "runs.json").read_text("utf-8"))
+        rows, workers, owned = self._read("runs")
         return {Path(m): Path(ledger) for m, ledger in rows.items()}, workers, owned
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _read(self, name: str) -> Any:  # whatever was written
+        return json.loads(self._file(name).read_text("utf-8"))
+
+    def _write(self, name: str, document: object) -> None:
+        """Replace a file atomically: a reader sees all of it or no file.
+
+        Raises DispatchError where it cannot be written.
+        """
+        path = self._file(name)
+        scratch = path.with_suffix(".new")
+        try:
+            scratch.write_text(json.dumps(document), encoding="utf-8")
+            scratch.replace(path)
+        except OSError as error:
+            raise DispatchError(
+                f"{path}: cannot be written ({error.strerror}); free some space, or name another "
+                "folder for temporary files (TMPDIR), then go on with --manifest-resume"
+            ) from error
+
+
+def _record(plan: str) -> str:
+    return f"plan-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
 
 
 def joined(config: pytest.Config) -> Coordination | None:
@@ -174,23 +175,3 @@ def own_prefix() -> str:
     """Return the prefix of the names of folders whose pids belong to this PID namespace."""
     pids = f"{boot_id()} {pid_namespace()}"  # of which either may be unknown
     return f"{PREFIX}{hashlib.sha256(pids.encode()).hexdigest()[:8]}-"
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file atomically: a reader sees the whole text or no file."""
-    scratch = path.with_suffix(".new")
-    with _writing(path):
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a DispatchError."""
-    try:
-        yield
-    except OSError as error:
-        raise DispatchError(
-            f"{path}: cannot be written ({error.strerror}); free some space where temporary files "
-            "are, or name another folder for them (TMPDIR), then go on with --manifest-resume"
-        ) from error

@@ -25,9 +25,9 @@ from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolErr
 from pytest_manifest.plugin import run_history, run_options, stacks
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import report_unselected, select
-from pytest_manifest.plugin.option_conflicts import refuse_unwritable
+from pytest_manifest.plugin.plans import do_nothing, log_failure, set_up, synthetic_item
+from pytest_manifest.plugin.run_options import refuse_unwritable
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
-from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import middle, plural, printable, short_path
 
@@ -46,7 +46,7 @@ class SessionDispatch:
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
-        self._options = state.context.options
+        self._options = state.options
         self._manifests = state.manifests
         self._session_runs = state.session_runs
         self._notices = state.report.notices
@@ -79,7 +79,7 @@ class SessionDispatch:
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
         # The session's end waits for them: here the time would count as the last test's.
-        if self._state.context.role != "worker":
+        if self._state.role != "worker":
             self._session_runs.begin_stop()
 
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
@@ -94,9 +94,8 @@ class SessionDispatch:
             waiting = next((entry.id for entry in manifest.some(entries) if entry.after), None)
             if waiting is not None:
                 raise DispatchError(
-                    f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
-                    "--manifest-dispatch-only pytest does not stay to send it when they have "
-                    "passed; leave --manifest-dispatch-only out"
+                    f"nothing was sent: entry {waiting!r} waits for others ('after'), and pytest "
+                    "would not stay to send it; leave out --manifest-dispatch-only"
                 )
         if self._options.strict:
             refuse_weak_evidence(selection)
@@ -106,7 +105,7 @@ class SessionDispatch:
 
     def _ask_hooks(self, work: Iterable[tuple[Manifest, Sequence[str]]]) -> None:
         """Let projects refuse what would be sent. Raises the ManifestToolError that they raise."""
-        config = self._state.context.config
+        config = self._state.config
         for manifest, entries in work:
             config.hook.pytest_manifest_sending(
                 config=config, manifest=manifest, entries=entries, budget=self._options.budget
@@ -128,7 +127,7 @@ class SessionDispatch:
                 name = short_path(manifest.path, options.root)
                 refuse_beyond(options.budget, manifest.some(entries), name)
             self._ask_hooks(work)
-        address, expected = stacks.find_stack(self._session_runs, self._manifests)
+        address, expected = stacks.find_stack(self._session_runs)
         settings = self._settings()
         made: list[Run] = []
         with run_history.one_at_a_time(options, manifests):
@@ -150,7 +149,7 @@ class SessionDispatch:
         earlier = [run_history.run_to_resume(options, manifest) for manifest in manifests]
         run_history.refuse_one_run_twice(options, manifests, [run.path for run in earlier])
         self._ask_hooks(work)
-        address, expected = stacks.find_stack(self._session_runs, self._manifests)
+        address, expected = stacks.find_stack(self._session_runs)
         with run_history.one_at_a_time(options, manifests):
             for manifest, run in zip(manifests, earlier, strict=True):
                 run_history.refuse_overtaken(options, manifest, run)
@@ -161,7 +160,7 @@ class SessionDispatch:
             ]
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.
             self._start(made, expected)
-        every = self._state.context.config.option.verbose > 0
+        every = self._state.config.option.verbose > 0
         for resumed in made:
             self._state.resume_lines += describe_decisions(resumed.state.decisions, every=every)
 
@@ -195,47 +194,43 @@ class SessionDispatch:
             self._notices += run.notices
 
     def _audit(self) -> None:
+        """Audit a run of each manifest.
+
+        Raises DispatchError where --manifest-audit=wait needs a stack, and there is none.
+        """
         from pytest_manifest.run import audit_run
         from pytest_manifest.urls import StackAddress
 
-        options = self._options
-        no_stack = StackAddress("", "", None, is_private=False)
+        options, waits = self._options, self._options.audit == "wait"
         manifests = [self._manifests.load(path) for path in self._state.selection.files]
         sources = [self._audit_source(manifest) for manifest in manifests]
         run_history.refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
-        address: StackAddress | None = None
+        stack = no_stack = StackAddress("", "", None, is_private=False)
         if any(source.is_open for source in sources):
-            address = stacks.stack_for_audit(self._session_runs, self._manifests)
-            if address is None:
-                self._report_missing_stack()
+            stack = stacks.stack_for_audit(self._session_runs) or no_stack
+            if stack is no_stack and waits:
+                raise DispatchError(
+                    "the run is unfinished; --manifest-audit=wait needs its stack: name it with "
+                    "--manifest-broker=URL, or start it with 'manifest stack up'"
+                )
+            if stack is no_stack:
+                self._notices.append(
+                    "the run is unfinished and there is no stack to ask, so its ledger alone "
+                    "is judged; --manifest-broker=URL asks that stack as well"
+                )
         made = [
             audit_run(
                 manifest,
                 source.ledger,
-                address if address is not None and source.is_open else no_stack,
+                stack if source.is_open else no_stack,
                 self._settings(),
-                wait=options.audit == "wait",
+                wait=waits,
                 scratch=source.scratch,
                 already_evaluated=source.evaluated,
             )
             for manifest, source in zip(manifests, sources, strict=True)
         ]
         self._start(made, None)
-
-    def _report_missing_stack(self) -> None:
-        """Add a notice that the ledger alone is judged.
-
-        Raises DispatchError where --manifest-audit=wait needs the stack.
-        """
-        if self._options.audit == "wait":
-            raise DispatchError(
-                "the run is unfinished, and --manifest-audit=wait needs the stack that works on "
-                "it: name it with --manifest-broker=URL, or start it with 'manifest stack up'"
-            )
-        self._notices.append(
-            "the run is unfinished and there is no stack to ask, so it is judged by its ledger "
-            "alone; --manifest-broker=URL asks that stack as well"
-        )
 
     def _audit_source(self, manifest: Manifest) -> run_history.AuditSource:
         """Return the ledger to audit for this manifest, and where its verdicts are written.
@@ -269,7 +264,7 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Collect, for the summary, what ``--manifest-resume`` would do with each selected entry."""
     from pytest_manifest.run import describe_decisions, preview
 
-    options, selection = state.context.options, select(state.manifests, bindings_of(session.items))
+    options, selection = state.options, select(state.manifests, bindings_of(session.items))
     with user_errors():
         for path in selection.files:
             manifest = state.manifests.load(path)
@@ -296,7 +291,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     state.selection = select(state.manifests, bindings)
     state.session_runs.take_signals()
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
-    stacks.show_stack(reporter, state.session_runs, state.manifests)
+    stacks.show_stack(reporter, state.session_runs)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -310,7 +305,12 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "the fixture 'dispatch' was overridden and the override sent nothing; end it with "
             "return request.getfixturevalue('dispatch')"
         )
-    _open_verdicts(state)
+    runs, coordination = state.session_runs, state.context.coordination
+    ledgers, owned = runs.ledgers(), runs.stack is not None
+    workers = runs.runs[0].state.workers if runs.runs else None
+    state.open_verdicts(ledgers, workers, owned=owned, over=runs.all_ended)
+    if coordination is not None:  # xdist workers read the ledgers, too
+        coordination.publish_runs(ledgers, workers, owned=owned)
     report_unselected(state.selection, state.report.notices)
     if reporter is None or reporter.verbosity < 0:
         return
@@ -320,16 +320,6 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     for notice in state.report.notices.take_new():
         begin_line(reporter)
         reporter.write_line(f"note: {notice}", yellow=True)
-
-
-def _open_verdicts(state: ManifestSession) -> None:
-    """Open the runs' verdicts, and name the ledgers to the xdist workers."""
-    session_runs, coordination = state.session_runs, state.context.coordination
-    ledgers, runs = session_runs.ledgers(), session_runs.runs
-    workers, owned = runs[0].state.workers if runs else None, session_runs.stack is not None
-    state.open_verdicts(ledgers, workers, owned=owned, over=session_runs.all_ended)
-    if coordination is not None:
-        coordination.publish_runs(ledgers, workers, owned=owned)
 
 
 _NAMED: Final = 3

@@ -37,9 +37,8 @@ def refuse_to_empty(request: pytest.FixtureRequest) -> None:
         if alias not in of_tests:
             pytest.fail(
                 f"refused: Django empties all tables of {known[alias]!r} (DATABASES[{alias!r}]) "
-                "after a test with transaction=True, transactional_db or live_server, and jobs "
-                "write there; leave that out, or have this test use a test database (a "
-                "django_db_setup that does nothing takes it away)",
+                "after this test, and jobs write there; leave out transaction=True, "
+                "transactional_db and live_server, or have the test use a test database",
                 pytrace=False,
             )
 
@@ -63,8 +62,7 @@ def warn_of_test_database(item: pytest.Item) -> None:
         item.warn(
             pytest.PytestWarning(
                 f"this test looks at Django's test database {of_tests!r}, and the jobs wrote to "
-                f"{of_workers!r} (DATABASES[{alias!r}]): to see what they wrote, give the folder "
-                "of this test a conftest.py with a session fixture 'django_db_setup' that does "
-                "nothing"
+                f"{of_workers!r} (DATABASES[{alias!r}]): give its folder a conftest.py with a "
+                "session fixture 'django_db_setup' that does nothing"
             )
         )

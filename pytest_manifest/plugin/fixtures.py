@@ -1,6 +1,6 @@
 """Define the fixtures that a test may ask for, and make the planning fixtures of a project.
 
-An idle session imports this module: nothing may be slow.
+An idle session imports this module: nothing may be slow. PYTEST_DONT_REWRITE: it asserts nothing.
 """
 
 from __future__ import annotations

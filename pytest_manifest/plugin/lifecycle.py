@@ -24,7 +24,6 @@ from pytest_manifest.text import listed, plural, short_path
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.session import ManifestSession
-    from pytest_manifest.reporting.run_report import PlanReport
     from pytest_manifest.run import Run
 
 
@@ -69,9 +68,9 @@ class SessionHooks:
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
-        self._config = state.context.config
-        self._options = state.context.options
-        self._is_worker = state.context.role == "worker"
+        self._config = state.config
+        self._options = state.options
+        self._is_worker = state.role == "worker"
         self._is_active = self._options.active
 
     def configure(self) -> None:
@@ -102,7 +101,7 @@ class SessionHooks:
         First raises pytest.UsageError for a report that cannot be written.
         """
         from pytest_manifest.plugin.collection import collection_arguments
-        from pytest_manifest.plugin.option_conflicts import refuse_unwritable
+        from pytest_manifest.plugin.run_options import refuse_unwritable
 
         state = self._state
         if not self._is_worker:
@@ -113,7 +112,7 @@ class SessionHooks:
                 refuse_unwritable(self._config, self._options)
                 notice = None if self._options.audit else settings_notice(self._config)
                 state.report.notices += [notice] if notice else []
-                start_stack_early(state.session_runs, state.manifests)
+                start_stack_early(state.session_runs)
         arguments = collection_arguments(state.manifests)
         if self._config.args_source is not pytest.Config.ArgsSource.ARGS:
             self._config.args = arguments
@@ -158,8 +157,7 @@ class SessionHooks:
         from pytest_manifest.plugin import stacks
 
         state, options = self._state, self._options
-        only_plans = options.plan and not options.plan_run
-        if self._is_worker or options.audit or only_plans or state.manifests.shard_is_empty:
+        if self._is_worker or options.audit or options.only_plans or state.manifests.shard_is_empty:
             return ""
         if not options.may_dispatch:
             where = stacks.try_to_choose(options, partial(stacks.earlier_runs, state.manifests))
@@ -168,7 +166,7 @@ class SessionHooks:
             return ""  # decided once there is a plan
         state.session_runs.stack_shown = True
         with user_errors():
-            return stacks.stack_choice(state.session_runs, state.manifests).words
+            return stacks.stack_choice(state.session_runs).words
 
     # Collecting
 
@@ -211,8 +209,7 @@ class SessionHooks:
                 state.context.coordination.publish_plan(name, path)
 
     def _collect_plan(self, session: pytest.Session, name: str) -> None:
-        from pytest_manifest.plugin.plans import fixture_name
-        from pytest_manifest.plugin.synthetic import synthetic_item
+        from pytest_manifest.plugin.plans import fixture_name, synthetic_item
 
         self._state.session_runs.take_signals()
         plans = self._state.plans
@@ -245,7 +242,7 @@ class SessionHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        if self._state.context.role != "main" or not self._options.may_dispatch:
+        if self._state.role != "main" or not self._options.may_dispatch:
             return None
         from pytest_manifest.plugin.loop import run_tests
 
@@ -308,7 +305,11 @@ class SessionHooks:
         elif session.exitstatus == pytest.ExitCode.OK and (
             state.report.lacks_artifacts
             or any(sent_only and run.error is not None for run in runs)
-            or any(_is_worse_than_shown(run) or run.is_over_budget() for run in runs)
+            or any(run.is_over_budget() for run in runs)
+            # It has corrected a "passed" that its test may have shown.
+            or any(
+                c.before == "passed" != c.verdict.verdict for run in runs for c in run.corrections
+            )
         ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -331,19 +332,15 @@ class SessionHooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self._is_worker:
-            from pytest_manifest.reporting.terminal import write_summary
-
-            write_summary(terminalreporter, self._state.report, self._plan_report())
-
-    def _plan_report(self) -> PlanReport:
-        """Return what the session planned, for its summary."""
+        if self._is_worker:
+            return
         from pytest_manifest.plugin import stacks
         from pytest_manifest.reporting.run_report import PlanReport
+        from pytest_manifest.reporting.terminal import write_summary
 
         state, options, plans = self._state, self._options, self._state.plans
         asked = options.plan or ""
-        return PlanReport(
+        planned = PlanReport(
             options.plan,
             plans.find(asked, options.plan_options).name if plans.is_empty else None,
             plans.planned,
@@ -352,6 +349,7 @@ class SessionHooks:
             partial(stacks.try_to_choose, options, partial(stacks.earlier_runs, state.manifests)),
             partial(stacks.queues_by_app, options),
         )
+        write_summary(terminalreporter, state.report, planned)
 
     @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
     def pytest_manifest_around_summary(
@@ -381,7 +379,9 @@ class SessionHooks:
             with ExitStack() as ends:
                 if interrupts is not None:
                     ends.callback(interrupts.remove)
-                ends.callback(self._resume_commands)
+                if github_runner.are_stopped(self._config):
+                    lines = github_runner.annotation_lines(self._config)
+                    ends.callback(github_runner.resume_commands, self._config, lines)
                 ends.callback(self._state.close)
                 if not self._config.pluginmanager.hasplugin("terminalreporter"):
                     self._write_summary_alone()
@@ -400,13 +400,3 @@ class SessionHooks:
                 from pytest_manifest.reporting.terminal import write_closing
 
                 write_closing(reporter, self._state.report)
-
-    def _resume_commands(self) -> None:
-        if github_runner.are_stopped(self._config):
-            lines = github_runner.annotation_lines(self._config)
-            github_runner.resume_commands(self._config, lines)
-
-
-def _is_worse_than_shown(run: Run) -> bool:
-    """Check whether the run has corrected a "passed" that its test may have shown."""
-    return any(c.before == "passed" != c.verdict.verdict for c in run.corrections)

@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
@@ -23,12 +24,11 @@ from pluggy import HookRelay
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
+from pytest_manifest.plugin import outcome, run_history
 from pytest_manifest.plugin.collection import EntryItem
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.dispatching import begin_dispatch
 from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
-from pytest_manifest.plugin.outcome import FailedOnce, properties_of, record_properties
-from pytest_manifest.plugin.report_texts import JobsBeside
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.verdict_reader import VerdictReader
@@ -36,29 +36,21 @@ from pytest_manifest.reporting.junit import take_time_of_job
 
 if TYPE_CHECKING:
     from pytest_manifest.reporting.run_report import RunReport
-    from pytest_manifest.run import Run
 
 
 _HOOKS: Final = (
-    "pytest_runtest_protocol",
-    "pytest_runtest_setup",
-    "pytest_runtest_call",
-    "pytest_pyfunc_call",
-    "pytest_runtest_teardown",
-    "pytest_runtest_makereport",
+    "pyfunc_call",
+    *map("runtest_{}".format, outcome.PHASES),
+    "runtest_protocol",
+    "runtest_makereport",
 )
 """The hooks that are left out: only pytest's and known plugins may implement them."""
-_REPORTING: Final = (
-    "pytest_runtest_logstart",
-    "pytest_runtest_logreport",
-    "pytest_runtest_logfinish",
-)
+_REPORTING: Final = "runtest_logstart", "runtest_logreport", "runtest_logfinish"
 """The hooks that are always called."""
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
-        JobsBeside.__module__,  # has nothing to keep apart where there is no log
-        FailedOnce.__module__,  # marks reports of tests that were skipped
+        outcome.__name__,  # marks skipped tests, and keeps apart the logs of others
         __name__,
         # These act on tests of their own kind alone: coroutines, and property-based tests.
         "anyio.pytest_plugin",
@@ -77,7 +69,6 @@ _MARKERS: Final = frozenset(
 """Markers that change how a test is run."""
 _OPTIONS: Final = ("setuponly", "setupshow", "setupplan", "trace", "reruns", "force_reruns")
 _CURRENT: Final = "PYTEST_CURRENT_TEST"
-_PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 
 
 class ShortProtocol:
@@ -118,11 +109,11 @@ class ShortProtocol:
         stored = reader.verdict(binding)
         if stored is None or stored.status != "passed":
             return False
-        rows = properties_of(binding.entry, stored, reader.run_of(binding))
+        rows = outcome.properties_of(binding.entry, stored, reader.run_of(binding))
         os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
         hook = item.ihook  # once: each time pytest looks up which conftest files are there
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        record_properties(item, rows)
+        outcome.record_properties(item, rows)
         _report(item, hook, *began)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         let_go_of_arguments(item)
@@ -152,28 +143,20 @@ def _report(item: pytest.Item, hook: HookRelay, start: float, clock: float) -> N
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
     name = item.id if hasattr(item, "id") else item.nodeid  # before pytest 9.1 a text alone
     reports: list[pytest.TestReport] = []
-    for phase in _PHASES:
+    passed = partial(pytest.TestReport, name, item.location, keywords, "passed", None)
+    rows = item.user_properties
+    for phase in outcome.PHASES:
         if phase == "teardown":
             os.environ.pop(_CURRENT, None)
-        report = pytest.TestReport(
-            name,
-            item.location,
-            keywords,
-            "passed",
-            None,
-            phase,
-            duration=time.perf_counter() - clock,
-            start=start,
-            stop=time.time(),
-            user_properties=item.user_properties,
-        )
+        took = time.perf_counter() - clock
+        report = passed(phase, duration=took, start=start, stop=time.time(), user_properties=rows)
         take_time_of_job(report)
         hook.pytest_runtest_logreport(report=report)
         start, clock = time.time(), time.perf_counter()
         reports.append(report)
     for report in reports:  # pytest keeps all reports: let them share one list
-        if report.user_properties == item.user_properties:
-            report.user_properties = item.user_properties
+        if report.user_properties == rows:
+            report.user_properties = rows
 
 
 def _is_alone(config: pytest.Config) -> bool:
@@ -195,14 +178,15 @@ def _is_followed(config: pytest.Config) -> bool:
     A plugin does that follows tests by this hook. So does an unknown plugin with a reporting hook:
     it may warn there, and pytest catches warnings around ``pytest_runtest_protocol``.
     """
-    return bool(_FOLLOWERS & _plugins(config, "pytest_runtest_protocol")) or not all(
+    return bool(_FOLLOWERS & _plugins(config, "runtest_protocol")) or not all(
         name.startswith("pytest_manifest.") for name in _plugins(config, *_REPORTING)
     )
 
 
 def _plugins(config: pytest.Config, *hooks: str) -> set[str]:
     """Return the modules of the plugins that implement one of these hooks, pytest's own aside."""
-    plugins = [one.plugin for name in hooks for one in getattr(config.hook, name).get_hookimpls()]
+    callers = [getattr(config.hook, f"pytest_{name}") for name in hooks]
+    plugins = [one.plugin for caller in callers for one in caller.get_hookimpls()]
     names = {str(getattr(one, "__name__", "") or type(one).__module__) for one in plugins}
     return {name for name in names if not name.startswith("_pytest.")}
 
@@ -221,43 +205,33 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     Returns None where pytest's own loop has to run the tests. Raises pytest.UsageError where the
     dispatch is refused, and session.Failed where a ledger cannot be read any more.
     """
-    with ending_session(session):
-        return _run_tests(session, state)
-
-
-def _run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         return None  # pytest's own loop reports the errors; nothing is sent
     bindings = bindings_of(session.items)
     if not bindings:
         report_unselected(state.selection, state.report.notices)
         return None
-    begin_dispatch(session, bindings)
-    for run in state.session_runs.runs:
-        session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
-    if state.context.options.dispatch_only:
-        _wait_until_sent(state.report)
-        return True
-    if state.context.wants_file_order:
-        return None
-    _run_as_completed(session, state)
+    with ending_session(session):
+        begin_dispatch(session, bindings)
+        for run in state.session_runs.runs:
+            session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
+        if state.options.dispatch_only:
+            _wait_until_sent(state.report)
+        elif state.context.wants_file_order:
+            return None
+        else:
+            _run_as_completed(session, state)
     return True
 
 
 def _wait_until_sent(report: RunReport) -> None:
+    """Wait for the last message. Raises pytest.UsageError where none of any run may be sent."""
     for run in report.runs:
         while not run.all_sent.wait(0.2):
             report.poll()
     errors = [str(run.error) for run in report.runs if run.error is not None]
-    if errors and not any(map(_has_sent, report.runs)):
-        raise pytest.UsageError("; ".join(errors))  # nothing was sent: refused, like a wrong option
-
-
-def _has_sent(run: Run) -> bool:
-    """Check whether some message may have been sent; then the summary reports about the others."""
-    with run.read() as ledger:
-        states = ledger.attempts.send_states()
-    return any(states.get(state) for state in ("intent", "sent", "uncertain"))
+    if errors and not any(map(run_history.sent, (run.ledger_path for run in report.runs))):
+        raise pytest.UsageError("; ".join(errors))
 
 
 class StandIn(pytest.Item):

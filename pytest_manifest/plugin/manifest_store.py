@@ -188,14 +188,10 @@ def report_unselected(selection: Selection, notices: Notices) -> None:
         name = short_path(path, root)
         if shard is not None and not manifests.share(manifests.load(path)):
             notices.append(
-                f"{name}: {shard.words} has no entry, as there are not enough of them for every "
-                "shard; there is nothing to do, and that is no failure"
+                f"{name}: {shard.words} has no entry, as there are too few; that is no failure"
             )
         elif path not in selection.files:
-            notices.append(
-                f"{name}: nothing of it was selected, so nothing of it was sent; where paths are "
-                "given, name it among them"
-            )
+            notices.append(f"{name}: nothing of it was selected or sent; name it among the paths")
 
 
 Test = TypeVar("Test")

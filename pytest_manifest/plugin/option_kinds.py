@@ -44,35 +44,37 @@ class Given:
         return refusal(self.written, message)
 
 
-class Option(Generic[Value]):
-    """Define one option of the command line, of the configuration file, or of both.
+_ATTENDED: Final = ("canary", "max_failed", "budget", "key_limit", "report")
+"""Settings that do not apply with ``--manifest-dispatch-only``, as pytest does not see to them."""
 
-    ``about`` and ``ini`` are what pytest's help says of it on the command line and in the file;
-    empty where it does not exist there. ``attended``: in the file it does not apply with
-    ``--manifest-dispatch-only``, since pytest does not stay to see to it.
+
+class Option(Generic[Value]):
+    """Define one option of the command line, and with ``ini`` of the configuration file as well.
+
+    ``about`` is what pytest's help says of it; all else is in the reference.
     """
 
     ini_type: Literal["bool"] | None = None
+    is_typed = True
+    """Whether it is one of the command line."""
 
     def __init__(
         self,
         parse: Callable[[Given], Value],
         default: Value,
-        about: str = "",
-        metavar: str | None = None,
+        metavar: str,
+        about: str,
         *,
         name: str | None = None,
-        ini: str = "",
-        ini_default: str = "",
-        attended: bool = False,
+        ini: bool = False,
+        ini_default: str | bool = "",
     ) -> None:
         self._parse = parse
         self.default = default
         self._name = name
-        self._attended = attended
+        self._ini_default = ini_default
         self.about = about
         self.ini = ini
-        self._ini_default: str | bool = ini_default
         self.keywords: dict[str, object] = {"metavar": metavar}
 
     def __set_name__(self, owner: type, attribute: str) -> None:
@@ -91,10 +93,11 @@ class Option(Generic[Value]):
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         """Declare the option to pytest, for the command line and the configuration file."""
-        if self.about:
-            group.addoption(self.flag, dest=self.dest, help=self.about, **self.keywords)
+        if self.is_typed:
+            about = self.about.replace("%", "%%")
+            group.addoption(self.flag, dest=self.dest, help=about, **self.keywords)
         if self.ini:
-            parser.addini(self.dest, self.ini, type=self.ini_type, default=self._ini_default)
+            parser.addini(self.dest, self.about, type=self.ini_type, default=self._ini_default)
 
     def read(self, config: pytest.Config) -> Value:
         """Return the value of the command line, else of the configuration file, else the default.
@@ -103,7 +106,7 @@ class Option(Generic[Value]):
         as not given, but for a broker: jobs would go to another than the one that was meant. In
         the file an empty folder is pytest's root folder.
         """
-        given = getattr(config.option, self.dest) if self.about else None
+        given = getattr(config.option, self.dest) if self.is_typed else None
         if given is not None and (given or self._parse is not text):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
@@ -113,28 +116,54 @@ class Option(Generic[Value]):
         return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
 
     def _in_file(self, config: pytest.Config) -> str:
-        is_left_out = self._attended and config.option.manifest_dispatch_only
+        attended = self.dest.removeprefix("manifest_") in _ATTENDED
+        is_left_out = attended and config.option.manifest_dispatch_only
         return "" if is_left_out or not self.ini else str(config.getini(self.dest))
 
 
+class Setting(Option[Value]):
+    """Define a setting that is one of the configuration file alone."""
+
+    is_typed = False
+
+    def __init__(
+        self,
+        parse: Callable[[Given], Value],
+        default: Value,
+        about: str,
+        ini_default: str = "",
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(parse, default, "", about, name=name, ini=True, ini_default=ini_default)
+
+
 class Flag(Option[bool]):
-    """Define an option without a value, or a setting that is true or false."""
+    """Define an option without a value; in the configuration file it is true or false."""
 
     ini_type = "bool"
 
-    def __init__(self, about: str = "", *, name: str | None = None, ini: str = "") -> None:
-        super().__init__(lambda _: True, False, about, name=name, ini=ini)
-        self._ini_default = False
+    def __init__(self, about: str, *, name: str | None = None, ini: bool = False) -> None:
+        super().__init__(lambda _: True, False, "", about, name=name, ini=ini, ini_default=False)
         self.keywords = {"action": "store_true"}
 
     def read(self, config: pytest.Config) -> bool:
         """Return whether the option is given, or true in the configuration file."""
-        if self.about and getattr(config.option, self.dest):
+        if self.is_typed and getattr(config.option, self.dest):
             return True
         try:
-            return bool(self.ini) and bool(config.getini(self.dest))
+            return self.ini and bool(config.getini(self.dest))
         except (pytest.UsageError, TypeError, ValueError) as error:  # by pytest's version
             raise refusal(self.dest, f"{error}; write true or false") from error
+
+
+class Switch(Flag):
+    """Define a setting that is true or false."""
+
+    is_typed = False
+
+    def __init__(self, about: str) -> None:
+        super().__init__(about, ini=True)
 
 
 ALONE: Final = "alone"
@@ -147,7 +176,7 @@ class Mode(Option[str]):
     """
 
     def __init__(self, *words: str, about: str) -> None:
-        super().__init__(lambda given: given.text, "", about)
+        super().__init__(lambda given: given.text, "", "", about)
         self.words = words
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:  # noqa: ARG002
@@ -179,15 +208,15 @@ class Several(Option[Value]):
     def __init__(
         self,
         parse: Callable[[Sequence[Given]], Value],
-        about: str,
         metavar: str,
+        about: str,
         *,
         name: str,
-        ini: str = "",
+        ini: bool = False,
     ) -> None:
         self._parse_all = parse
         super().__init__(
-            lambda given: parse([given]), parse([]), about, name=name, ini=ini, attended=True
+            lambda given: parse([given]), parse([]), metavar, about, name=name, ini=ini
         )
         self.keywords = {"action": "append", "metavar": metavar}
 

@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import MODE_HINT, parsed_mode
-from pytest_manifest.plugin.option_kinds import Given, Option
+from pytest_manifest.plugin.option_kinds import Given, Option, Setting
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Shard
@@ -28,14 +29,7 @@ _HUNDRED_YEARS: Final = 36525 * 86400.0
 """In seconds, as ``MOST_SECONDS`` of manifests, whose module would load pydantic here."""
 
 LOOKING_ONLY: Final = (
-    "collectonly",
-    "setuponly",
-    "setupplan",
-    "showfixtures",
-    "show_fixtures_per_test",
-    "help",
-    "markers",
-    "cacheshow",
+    "collectonly setuponly setupplan showfixtures show_fixtures_per_test help markers cacheshow"
 )
 """Options with which no test runs; missing where pytest's plugin for one is switched off."""
 
@@ -210,7 +204,7 @@ interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("re
 
 def public_keys(whose: str, variable: str) -> Option[Path | None]:
     """Return the setting that names a file of public keys; the variable does it as well."""
-    return Option[Path | None](path, None, ini=f"file of the public keys of {whose} (${variable})")
+    return Setting[Path | None](path, None, f"file of the public keys of {whose} (${variable})")
 
 
 def shard(given: Given) -> Shard:
@@ -233,7 +227,6 @@ def shard(given: Given) -> Shard:
 
 def _balance(given: Given, run: str) -> Balance:
     """Read the times of a run, given by its id or its ledger's file."""
-    from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.manifest.partition import Balance
 
@@ -241,7 +234,7 @@ def _balance(given: Given, run: str) -> Balance:
     if path is None:
         raise given.refused(
             f"there is no run {run!r}, and no such file; after the @ give the id of an earlier run "
-            "(not 'last', which each shard is when it ends), or the file of its ledger"
+            "(not 'last'), or the file of its ledger"
         )
     try:
         with Ledger.open(path) as ledger:
@@ -253,7 +246,6 @@ def _balance(given: Given, run: str) -> Balance:
 
 def _ledger_of(given: Given, run: str) -> Path | None:
     """Return the ledger of a run, given as a file or by its id; None where there is none."""
-    from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger.files import find_ledger
 
     if given.beside(run).is_file():
@@ -289,7 +281,6 @@ def reused(given: Given) -> Path | Literal["last", "all"]:
 
 def _readable_ledger(given: Given, words: str) -> Path:
     """Return the ledger that is named; ``words``: what may be given instead."""
-    from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
 
     found = _ledger_of(given, given.text)

@@ -18,8 +18,9 @@ import pytest
 from pytest_manifest.files import FILE_MODE
 from pytest_manifest.plugin import option_kinds as kinds
 from pytest_manifest.plugin import option_values as values
-from pytest_manifest.plugin.option_kinds import Flag, Mode, Option, Several
+from pytest_manifest.plugin.option_kinds import Flag, Mode, Option, Setting, Several, Switch
 
+_CORES: Final = os.cpu_count() or 1
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
 """The variables by which Celery is told where to send, the first that is set."""
 
@@ -30,252 +31,84 @@ class Options:
     ``max_failed`` is a number of entries, or as a float a share of them; ``budget`` is in the
     entries' unit of cost. ``broker`` is a URL of the command line, the file or the environment,
     ``broker_named`` whether it is of the first two; ``stack_word`` is what was written instead of
-    a URL. ``environment_source``: the variable that names a broker.
+    a URL; ``stack_named``: one of them says which stack. ``environment_source``: the variable that
+    names a broker.
     """
 
     manifests = Several(
-        values.texts,
-        "dispatch this manifest and verify every receipt; may be given several times",
-        name="",
-        metavar="FILE",
+        values.texts, "FILE", "dispatch and verify this manifest; repeatable", name=""
     )
-    check = Mode(
-        "json",
-        about="check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
-        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error; =json "
-        "prints what was found as JSON",
-    )
-    shard = Option(
-        values.shard,
-        None,
-        "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side; "
-        "with @RUN parts that take about the same time, by the times of that earlier run",
-        metavar="K/N[@RUN]",
-    )
-    plan = Option(
-        values.plan_name,
-        None,
-        "run a planning fixture, write its manifest, show a preview and stop",
-        metavar="WORKFLOW[:MODE]",
-    )
-    plan_options = Several(
-        values.plan_options,
-        "an option of the plan; may be given several times",
-        name="plan_opt",
-        metavar="NAME=VALUE",
-    )
-    plan_run = Mode(
-        "force",
-        about="with --manifest-plan: dispatch and verify what was planned; =force replaces a "
-        "different manifest that --manifest=FILE names",
-    )
+    check = Mode("json", about="check the stack and send nothing; =json: as JSON")
+    shard = Option(values.shard, None, "K/N[@RUN]", "only the K-th of N parts of each manifest")
+    plan = Option(values.plan_name, None, "WORKFLOW[:MODE]", "plan, show a preview and stop")
+    plan_options = Several(values.plan_options, "NAME=VALUE", "option of the plan", name="plan_opt")
+    plan_run = Mode("force", about="run what is planned; =force replaces another manifest")
     dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
-    audit = Mode(
-        "wait",
-        about="send nothing: judge the newest run of the manifest from its ledger; =wait waits for "
-        "what is still pending",
-    )
-    receipts = Option(
-        values.path,
-        None,
-        "with --manifest-audit: judge exported receipts alone, without a ledger",
-        metavar="FILE.jsonl",
-    )
-    aggregate = Option(
-        values.aggregate,
-        None,
-        "one test for all entries of a task, or for N entries each, instead of one an entry",
-        metavar="task|chunk:N",
-    )
-    run = Option(
-        values.run_name,
-        None,
-        "with --manifest-audit or --manifest-resume: this run instead of the newest",
-        metavar="RUN",
-    )
-    compare = Option(
-        values.compared,
-        None,
-        "show what changed since an earlier run: its id, its ledger's file, or the last one",
-        metavar="RUN|last",
-    )
-    reuse = Option(
-        values.reused,
-        None,
-        "send nothing that has passed unchanged in this run, the last, or any: judge its receipt "
-        "again",
-        metavar="RUN|last|all",
-    )
+    audit = Mode("wait", about="send nothing: judge the newest run; =wait: for what is pending")
+    receipts = Option(values.path, None, "FILE.jsonl", "with --manifest-audit: judge these alone")
+    aggregate = Option(values.aggregate, None, "task|chunk:N", "one test for a task, or for N")
+    run = Option(values.run_name, None, "RUN", "audit or resume this run instead of the newest")
+    compare = Option(values.compared, None, "RUN|last", "show what changed since an earlier run")
+    reuse = Option(values.reused, None, "RUN|last|all", "send nothing that passed unchanged there")
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
-    strict = Flag(
-        "send nothing when a task is unknown to every worker, or an entry expects no more "
-        "than that its job ends, and no test looks at its receipt",
-        ini="send nothing for unknown tasks and weak evidence",
-    )
-    allow = Option(
-        values.task_patterns,
-        None,
-        "send only these tasks: names or patterns with *, like 'shop.* tasks.resize'",
-        metavar="TASKS",
-        ini="tasks that may be sent, like shop.* tasks.resize",
-    )
-    accept = Option[tuple[str, ...]](
-        values.risks, (), ini="risks with which a run is sent all the same: redelivery"
-    )
-    apply_async = Flag(ini="have tasks with an apply_async of their own make their messages by it")
-    no_worker = Option(
-        values.grace,
-        120.0,
-        ini="time without any worker after which a run ends, like 2m; 0: it waits for its deadline",
-    )
-    require_signature = Flag(ini="send only manifests that a trusted key has signed")
+    strict = Flag("send nothing for unknown tasks and weak evidence", ini=True)
+    allow = Option(values.task_patterns, None, "TASKS", "tasks that may be sent", ini=True)
+    accept = Setting[tuple[str, ...]](values.risks, (), "risks that are taken: redelivery")
+    apply_async = Switch("have tasks with an apply_async of their own make their messages by it")
+    no_worker = Setting(values.grace, 120.0, "time without a worker after which a run ends")
+    require_signature = Switch("send only manifests that a trusted key has signed")
     public_key = values.public_keys("who may sign manifests", "MANIFEST_PUBLIC_KEY")
-    require_signed_receipts = Flag(ini="count only what workers with a trusted key have signed")
+    require_signed_receipts = Switch("count only what workers with a trusted key have signed")
     receipt_key = values.public_keys("the workers", "MANIFEST_RECEIPT_KEY")
-    window = Option(
-        values.positive,
-        None,
-        "entries in flight at most (10000)",
-        metavar="N",
-        ini="entries in flight at most",
-    )
+    window = Option(values.positive, None, "N", "entries in flight at most (10000)", ini=True)
     key_limits = Several(
         values.key_limits,
-        "of each value of the entries' key NAME at most N jobs in flight, like tenant=5; may be "
-        "given several times",
+        "NAME=N",
+        "jobs in flight of each value of a key",
         name="key_limit",
-        metavar="NAME=N",
-        ini="jobs in flight at most of each value of an entry's key, like tenant=5 host=2",
+        ini=True,
     )
-    deadline = Option(
-        values.deadline,
-        6 * 3600.0,
-        "time for the whole run: seconds, or like 90s, 30m, 6h (6h)",
-        metavar="TIME",
-        ini="time for a whole run, like 6h",
-    )
+    deadline = Option(values.deadline, 6 * 3600.0, "TIME", "time for a run, like 6h", ini=True)
     progress: Option[Literal["auto", "line", "log", "off"]] = Option(
         values.one_of("auto", "line", "log", "off"),
         "auto",
-        "how far the run is: one line that is rewritten, sparse lines, or nothing; auto takes "
-        "what fits the terminal (auto)",
-        metavar="auto|line|log|off",
-        ini="auto, line, log or off",
+        "HOW",
+        "auto, line, log or off",
+        ini=True,
     )
-    log_format: Option[Literal["text", "json"]] = Option(
-        values.one_of("text", "json"),
-        "text",
-        ini="format of the run's log and of the workers' logs: text or json",
+    log_format: Option[Literal["text", "json"]] = Setting(
+        values.one_of("text", "json"), "text", "format of the run's and the workers' logs"
     )
-    log_level = Option(values.log_level, "INFO", ini="least level of the workers' logs")
-    canary = Option(
-        values.positive,
-        0,
-        "try N entries, spread over the manifest, and send the others only if they pass",
-        metavar="N",
-        ini="entries that are tried before the others",
-        attended=True,
-    )
+    log_level = Setting(values.log_level, "INFO", "least level of the workers' logs")
+    canary = Option(values.positive, 0, "N", "entries that are tried before the others", ini=True)
     max_failed = Option(
-        values.failure_limit,
-        None,
-        "stop sending when more entries than this have failed: a number, or a share of what "
-        "is to be sent, like 5%%; with :revoke what is sent already is taken back",
-        metavar="N|P%[:revoke]",
-        ini="stop sending when more have failed: N, or P%, or with :revoke",
-        attended=True,
+        values.failure_limit, None, "N|P%[:revoke]", "stop sending when more have failed", ini=True
     )
-    budget = Option(
-        values.amount,
-        None,
-        "send no more when the run would cost more than this, in the entries' unit of cost",
-        metavar="COST",
-        ini="what a run may cost, in the entries' unit of cost",
-        attended=True,
-    )
-    kills = Option(values.positive, 3, ini="deaths of a worker that quarantine an entry")
-    redact = Option(
-        values.one_of("yes", "no"),
-        "yes",
-        ini="yes or no: whether secrets are hidden in all that is shown and reported",
-    )
-    redact_names = Option[tuple[str, ...]](values.secret_names, (), ini="more names of secrets")
-    on_interrupt = Option(
-        values.interruption,
-        None,
-        ini="what becomes of what waits on Ctrl-C: revoke takes it back (as by default on a stack "
-        "of our own), detach leaves it to the workers (as by default elsewhere)",
-    )
-    grace = Option(values.grace, 10.0, ini="time for running jobs after Ctrl-C, like 10s")
-    resume = Mode(
-        "unsafe",
-        about="go on with the manifest's newest run: send what has no passing verdict; =unsafe "
-        "sends also what may have run and is not declared idempotent",
-    )
+    budget = Option(values.amount, None, "COST", "what a run may cost", ini=True)
+    kills = Setting(values.positive, 3, "deaths of a worker that quarantine an entry")
+    redact = Setting(values.one_of("yes", "no"), "yes", "whether secrets are hidden: yes or no")
+    redact_names = Setting[tuple[str, ...]](values.secret_names, (), "more names of secrets")
+    on_interrupt = Setting(values.interruption, None, "what waits on Ctrl-C: revoke or detach it")
+    grace = Setting(values.grace, 10.0, "time for running jobs after Ctrl-C, like 10s")
+    resume = Mode("unsafe", about="go on with the newest run; =unsafe: also what may run twice")
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
-    broker = Option(
-        values.broker,
-        None,
-        "where the jobs go: a broker's URL; app: the broker that the app names; private: a stack "
-        "for this run alone (the app's, where it names one, else private)",
-        metavar="URL|app|private",
-        ini="where the jobs go: a broker's URL, app, or private",
-    )
-    backend = Option(
-        kinds.text,
-        None,
-        "result store of an existing stack (CELERY_RESULT_BACKEND; a Redis broker's own URL)",
-        metavar="URL",
-        ini="result store URL of an existing stack",
-    )
-    app = Option(
-        kinds.text,
-        None,
-        "the Celery application, like proj.celery:app",
-        metavar="MODULE:APP",
-        ini="the Celery application, like proj.celery:app",
-    )
-    workers = Option(
-        values.positive,
-        os.cpu_count() or 1,
-        "worker processes of the private stack (one a core)",
-        metavar="N",
-        ini="worker processes of the private stack",
-    )
-    use_running_stack = Flag(
-        "use the stack that 'manifest stack up' keeps running",
-        name="stack",
-    )
+    broker = Option(values.broker, None, "URL|app|private", "where the jobs go", ini=True)
+    backend = Option(kinds.text, None, "URL", "result store of an existing stack", ini=True)
+    app = Option(kinds.text, None, "MODULE:APP", "the Celery app, like proj.celery:app", ini=True)
+    workers = Option(values.positive, _CORES, "N", "processes of the private stack", ini=True)
+    use_running_stack = Flag("use the stack that 'manifest stack up' keeps running", name="stack")
     reports = Several(
         values.report_files,
-        "write a report of the run, by the file's ending: .html a page with timeline, histograms "
-        "and every entry, .md the summary in Markdown, .json the summary for programs; may be "
-        "given several times",
+        "FILE",
+        "a report: .html, .md or .json; repeatable",
         name="report",
-        metavar="FILE",
-        ini="files of reports, like build/run.html build/run.json",
+        ini=True,
     )
-    report_mode = Option(
-        values.file_mode,
-        FILE_MODE,
-        ini="who may read the files of reports, like 640 or 644; 600, their owner alone, else",
-    )
-    folder = Option(
-        kinds.project_path,
-        Path(),
-        name="dir",
-        ini="folder of ledgers, receipts and logs",
-        ini_default=".manifest",
-    )
-    plans = Option(
-        kinds.project_path, Path(), ini="folder that plans go into", ini_default="manifests"
-    )
-    workflows = Option(
-        kinds.project_path, Path(), ini="folder of the workflows", ini_default="workflows"
-    )
-    issue_link = Option(
-        values.issue_link, None, ini="address of an issue for Allure, with {} for its name"
-    )
+    report_mode = Setting(values.file_mode, FILE_MODE, "who may read files of reports, like 640")
+    folder = Setting(kinds.project_path, Path(), "folder of ledgers", ".manifest", name="dir")
+    plans = Setting(kinds.project_path, Path(), "folder that plans go into", "manifests")
+    workflows = Setting(kinds.project_path, Path(), "folder of the workflows", "workflows")
+    issue_link = Setting(values.issue_link, None, "address of an issue for Allure, {} for its name")
 
     def __init__(self, config: pytest.Config) -> None:
         """Read all rows. Raises pytest.UsageError where a text is not valid."""
@@ -291,19 +124,22 @@ class Options:
         own["broker"] = named or environment
         self.broker_given = bool(given.manifest_broker)
         self.broker_named = bool(named)
+        self.stack_named = bool(named or self.stack_word or self.use_running_stack)
         self.environment_source = source
         self.key_limits_given = bool(given.manifest_key_limit)
         self.root = config.rootpath
         folder = config.invocation_params.dir
         self.files = tuple((folder / name).resolve() for name in self.manifests)
         self.ledgers, self.stacks = self.folder / "runs", self.folder / "stacks"
-        self.may_dispatch = not any(getattr(given, name, False) for name in values.LOOKING_ONLY)
+        looks = (getattr(given, name, False) for name in values.LOOKING_ONLY.split())
+        self.may_dispatch = not any(looks)
         self.settings_file = values.settings_file(given)
         self.stack_arguments = "".join(values.stack_arguments(given, ROWS))
         self.report = self.reports.get(values.PAGE)
         self.markdown = self.reports.get(values.MARKDOWN)
         self.summary = self.reports.get(values.SUMMARY)
         self.active = bool(self.files or self.plan)
+        self.only_plans = bool(self.plan) and not self.plan_run
 
 
 ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}

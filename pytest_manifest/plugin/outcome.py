@@ -11,27 +11,32 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
-from pydantic import JsonValue
 from pydantic_core import from_json
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, OF_VERDICT, Binding, binding_of, is_builtin
-from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.compat.pytest import change_texts
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
+from pytest_manifest.plugin.session import ManifestSession, known_session, manifest_session
+from pytest_manifest.redaction.names import is_on
+from pytest_manifest.redaction.texts import redact, without_cut
+from pytest_manifest.schema import shown as hiding
 from pytest_manifest.schema.statuses import outcome
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.text import many, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Tally
-    from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
+    from pytest_manifest.plugin.coordination import Coordination
     from pytest_manifest.plugin.verdict_reader import VerdictReader
-    from pytest_manifest.schema import Entry
 
 
 FAILED_ONCE: Final = "manifest-failed-once"
@@ -40,6 +45,7 @@ _LAST_FAILED: Final = "cache/lastfailed"
 _REPEATED: Final = "manifest_repeated"
 """The attribute of a report whose test was skipped, as its entry has failed in another test."""
 _SKIPPED = pytest.StashKey[bool]()
+PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 
 
 class FailedOnce:
@@ -104,43 +110,33 @@ _OF_ITS_OWN: Final = frozenset({"manifest_entry", "manifest_task_id", "manifest_
 """Properties whose values differ for every entry."""
 
 
-def wait_for_verdict(item: pytest.Item) -> None:
+def wait_for_verdict(item: pytest.Item, binding: Binding) -> None:
     """Wait until the item's verdict is there, outside the test's own protocol."""
-    binding = binding_of(item)
-    if binding is None:
-        return
     state = manifest_session(item.config)
-    in_worker, coordination = state.context.role == "worker", state.context.coordination
-    if in_worker:
-        _open_verdicts(state)
+    coordination = state.context.coordination if state.role == "worker" else None
+    if coordination is not None and state.verdicts is None:
+        _open_verdicts(state, coordination)
     if state.verdicts is None:
         return
     state.verdicts.forget()
-    if state.verdicts.is_ready(binding):
-        return
     parent = os.getppid()
 
     def given_up() -> bool:
         state.report.poll()
-        if in_worker:
-            ended = coordination is not None and coordination.runs_ended()
-            return ended or os.getppid() != parent  # a dead controller writes no more verdicts
-        return state.session_runs.all_ended()
+        if coordination is None:
+            return state.session_runs.all_ended()
+        # A controller that is dead writes no more verdicts.
+        return coordination.runs_ended() or os.getppid() != parent
 
-    state.verdicts.wait(binding, given_up)
+    if not state.verdicts.is_ready(binding):
+        state.verdicts.wait(binding, given_up)
 
 
-def _open_verdicts(state: ManifestSession) -> None:
+def _open_verdicts(state: ManifestSession, coordination: Coordination) -> None:
     """Open, in an xdist worker, the ledgers that the controller named before the first test.
 
     Hides what the controller has registered as secrets of a run.
     """
-    from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger import Ledger
-
-    coordination = state.context.coordination
-    if state.verdicts is not None or coordination is None:
-        return
     ledgers, workers, owned = coordination.runs()
     for path in ledgers.values():
         with suppress(LedgerError), Ledger.open(path) as ledger:
@@ -148,14 +144,14 @@ def _open_verdicts(state: ManifestSession) -> None:
     state.open_verdicts(ledgers, workers, owned=owned, over=coordination.runs_ended)
 
 
-def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
+def assert_verdict(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
     """Turn the generic verdict into the test's outcome.
 
     A failed expectation is a failure of the test. What the harness or stack could not find out is
     an error, which pytest reports only of the set-up. A skipped entry skips the test.
     """
-    binding, state = binding_of(item), manifest_session(item.config)
-    if binding is None or not state.context.options.may_dispatch:
+    state = manifest_session(item.config)
+    if not state.options.may_dispatch:
         return  # as with --setup-plan: nothing was sent
     if binding.group is not None:
         _assert_group(state, item, binding, binding.group, when)
@@ -168,31 +164,32 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
     if when == "setup":
-        ledger = reader.ledger_of(binding)
-        rows = properties_of(binding.entry, stored, reader.run_of(binding), ledger)
-        record_properties(item, rows)
-    if stored.status != "passed":
+        ledger, run = reader.ledger_of(binding), reader.run_of(binding)
+        record_properties(item, properties_of(binding.entry, stored, run, ledger))
+    if stored.status == "passed":
+        return
+    found, recorded = outcome(stored.status), stored.parse()
+    if when == "setup":
         plugin = item.config.pluginmanager.get_plugin(FAILED_ONCE)
-        if when == "setup" and isinstance(plugin, FailedOnce):
+        if isinstance(plugin, FailedOnce):
             plugin.skip(item, binding)
-        _fail_or_skip(state, reader, binding, stored, when)
+        if found == "skipped":
+            pytest.skip(recorded.verdict.sentence)
+    if found == ("error" if when == "setup" else "failed"):
+        pytest.fail(_text(state, reader, binding, stored, recorded), pytrace=False)
 
 
-def _fail_or_skip(
+def _text(
     state: ManifestSession,
     reader: VerdictReader,
     binding: Binding,
     stored: StoredVerdict,
-    when: Literal["setup", "call"],
-) -> None:
+    recorded: EntryVerdict,
+) -> str:
+    """Return what a test that fails by its entry's verdict shows."""
     from pytest_manifest.reporting.descendants import tree_text
     from pytest_manifest.verdict import AttemptLine, explain
 
-    found, recorded = outcome(stored.status), stored.parse()
-    if when == "setup" and found == "skipped":
-        pytest.skip(recorded.verdict.sentence)
-    if found == "skipped" or (when == "setup") != (found == "error"):
-        return
     lines = [
         AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
         for row in reader.attempts(binding)
@@ -202,22 +199,26 @@ def _fail_or_skip(
     if ledger is not None and stored.task_id is not None:
         tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
     manifest, entry = state.manifests.load(binding.manifest), binding.entry or ""
-    where = f"{short_path(manifest.path, state.context.options.root)}:{manifest.line_of(entry)}"
-    text = explain(manifest[entry], recorded.receipt, recorded.verdict, lines, tree, where)
-    pytest.fail(text, pytrace=False)
+    where = f"{short_path(manifest.path, state.options.root)}:{manifest.line_of(entry)}"
+    return explain(manifest[entry], recorded.receipt, recorded.verdict, lines, tree, where)
 
 
-def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
+def place_at_entry(item: pytest.Item, binding: Binding, report: pytest.TestReport) -> None:
     """Move a failure that reports a verdict to its entry's line in the manifest, out of this file.
 
     A list of failures shows one line of its text, so the message becomes the short one. Entries
     that were blocked for the same reason become one line of a list of skips.
     """
     if isinstance(report.longrepr, tuple) and report.skipped:
-        _place_skip(item, report, report.longrepr)
+        file, _, reason = report.longrepr
+        if Path(file).parent == Path(__file__).parent:  # raised by this folder
+            path, line, _ = item.reportinfo()
+            report.longrepr = (os.fspath(path), (line or 0) + 1, reason)
+        if is_builtin(item):
+            # pytest puts skips of different lines together where a report has this keyword.
+            report.keywords = {**report.keywords, "skip": 1}
     crash = getattr(report.longrepr, "reprcrash", None)
-    binding = binding_of(item)
-    if crash is None or crash.path != __file__ or binding is None:
+    if crash is None or crash.path != __file__:
         return
     state = manifest_session(item.config)
     manifest = state.manifests.load(binding.manifest)
@@ -230,27 +231,12 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
         setattr(report, OF_VERDICT, os.fspath(binding.manifest))
         recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
         if recorded is not None:
-            crash.message = _brief(manifest[binding.entry], recorded)
+            from pytest_manifest.verdict import brief
 
-
-def _brief(entry: Entry, recorded: EntryVerdict) -> str:
-    from pytest_manifest.schema.shown import secrets_of, shown_receipt, shown_verdict
-    from pytest_manifest.verdict import brief
-
-    receipt, secrets = recorded.receipt, secrets_of(entry, recorded.receipt)
-    shown = None if receipt is None else shown_receipt(receipt, secrets)
-    return brief(shown_verdict(recorded.verdict, secrets), shown)
-
-
-def _place_skip(item: pytest.Item, report: pytest.TestReport, skip: tuple[str, int, str]) -> None:
-    """Move a skip that this folder raised to the test's own line (from 1)."""
-    file, _, reason = skip
-    if Path(file).parent == Path(__file__).parent:
-        path, line, _ = item.reportinfo()
-        report.longrepr = (os.fspath(path), (line or 0) + 1, reason)
-    if is_builtin(item):
-        # pytest puts skips of different lines together where a report has this keyword.
-        report.keywords = {**report.keywords, "skip": 1}
+            receipt = recorded.receipt
+            secrets = hiding.secrets_of(manifest[binding.entry], receipt)
+            shown = None if receipt is None else hiding.shown_receipt(receipt, secrets)
+            crash.message = brief(hiding.shown_verdict(recorded.verdict, secrets), shown)
 
 
 def fill_builtin(item: pytest.Item) -> None:
@@ -289,7 +275,10 @@ def properties_of(
         else:
             started = receipt.get("started_at")
             values["manifest_started_at"] = started and parse_moment(started).isoformat()
-        if ledger is not None and stored.task_id is not None and _may_have_tree(receipt):
+        # Nearly all say that their one execution started nothing.
+        others = receipt.get("retries") or receipt.get("replaced")
+        is_alone = receipt.get("children") == 0 and receipt.get("executions") == 1 and not others
+        if ledger is not None and stored.task_id is not None and not is_alone:
             from pytest_manifest.reporting.descendants import properties_of_tree
 
             values.update(properties_of_tree(ledger, stored.task_id, receipt))
@@ -298,15 +287,6 @@ def properties_of(
         for name, value in values.items()
         if value is not None
     ]
-
-
-def _may_have_tree(receipt: Mapping[str, JsonValue]) -> bool:
-    """Return whether the ledger must be asked for an attempt's descendants.
-
-    Not where its one execution says that it started nothing, as nearly all do.
-    """
-    others = receipt.get("retries") or receipt.get("replaced")
-    return receipt.get("children") != 0 or receipt.get("executions") != 1 or bool(others)
 
 
 def record_properties(item: pytest.Item, rows: Sequence[tuple[str, object]]) -> None:
@@ -328,8 +308,8 @@ def _no_verdict(state: ManifestSession, binding: Binding) -> str:
         if run.error is not None and run.manifest.path.resolve() == binding.manifest:
             return f"entry {binding.entry!r} was not judged: {run.error}"
     return (
-        f"entry {binding.entry!r} of {binding.manifest} has no verdict: it was not part of the run "
-        "that is being looked at, or the run was cut short"
+        f"entry {binding.entry!r} of {binding.manifest} has no verdict: it was not part of "
+        "the run, or that was cut short"
     )
 
 
@@ -405,7 +385,7 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
 
 def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
     """Yield where to read what a group's message leaves out, as (label, file or command)."""
-    options = state.context.options
+    options = state.options
     root = options.root
     name = short_path(binding.manifest, root)
     audit = ["pytest", *options.settings_file, f"--manifest={name}", "--manifest-audit"]
@@ -442,7 +422,7 @@ def report_rest(session: pytest.Session, state: ManifestSession) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not state.report.runs or state.verdicts is None:
         return
-    until = time.monotonic() + state.context.options.grace + _END
+    until = time.monotonic() + state.options.grace + _END
     for run in state.report.runs:
         while not run.ended.wait(0.05) and time.monotonic() < until:
             state.report.poll()
@@ -468,8 +448,7 @@ def report_rest(session: pytest.Session, state: ManifestSession) -> None:
             session.config.hook.pytest_runtest_logreport(report=report)
     if left:
         state.report.notices.append(
-            f"{many(left, 'test')} of jobs with a verdict did not run any more; --manifest-audit "
-            "runs them, and sends nothing"
+            f"{many(left, 'test')} of jobs with a verdict did not run; --manifest-audit runs them"
         )
 
 
@@ -489,27 +468,75 @@ def _reports(
 ) -> Iterator[pytest.TestReport]:
     """Yield the reports of a test that nobody runs."""
     assert state.verdicts is not None
-    ending = outcome(stored.status)
-    sentence = stored.parse().verdict.sentence
+    ending, sentence = outcome(stored.status), stored.parse().verdict.sentence
     reason: str | tuple[str, int, str] = sentence
-    if ending == "skipped":
+    if skipped := ending == "skipped":
         line = state.manifests.load(binding.manifest).line_of(binding.entry or "")
         reason = (str(binding.manifest), line, sentence)
-    bad = "call" if ending in ("passed", "failed") else "setup"
-    phases: Sequence[Literal["setup", "call", "teardown"]] = ("setup", "call", "teardown")
-    file, _, name = nodeid.partition("::")
     rows = properties_of(binding.entry or "", stored, state.verdicts.run_of(binding))
-    for phase in phases:
-        if phase == "call" and bad == "setup":
-            continue
-        is_bad = phase == bad and ending != "passed"
-        found: Literal["failed", "skipped"] = "skipped" if ending == "skipped" else "failed"
+    file, _, name = nodeid.partition("::")
+    bad = {"passed": "", "failed": "call"}.get(ending, "setup")
+    for phase in PHASES[:: 2 if bad == "setup" else 1]:
+        is_bad = phase == bad
         yield pytest.TestReport(
             nodeid=nodeid,
             location=(file, None, name),
-            keywords={"skip": 1} if ending == "skipped" else {},
-            outcome=found if is_bad else "passed",
+            keywords={"skip": 1} if skipped else {},
+            outcome="passed" if not is_bad else "skipped" if skipped else "failed",
             longrepr=reason if is_bad else None,
             when=phase,
             user_properties=list(rows),
         )
+
+
+# What pytest itself reports of a test
+
+
+def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Hide secrets in a report's failure and sections, those of the test's entry, too.
+
+    An assertion shows what it compares, and a traceback arguments and variables.
+    """
+    if not is_on():
+        return
+    binding, state = binding_of(item), known_session(item.config)
+    secrets: Sequence[str] = ()
+    if binding is not None and binding.entry is not None and state is not None:
+        # What stands under names of secrets in the test's entry and its receipt.
+        found = None if state.verdicts is None else state.verdicts.parsed(binding)
+        entry = state.manifests.load(binding.manifest)[binding.entry]
+        secrets = hiding.pieces_of(entry, None if found is None else found.receipt)
+
+    def shown(text: str) -> str:
+        return without_cut(hiding.shown_text(text, secrets), secrets)
+
+    if report.longrepr is not None:
+        changed = change_texts(report.longrepr, shown)
+        report.longrepr = changed
+    report.sections = [(title, shown(text)) for title, text in report.sections]
+
+
+class JobsBeside:
+    """Keep what jobs print apart from tests, where they run in pytest's process; a plugin.
+
+    The log that pytest caught is of whatever jobs were running meanwhile, and the lines of a job
+    itself are in its receipt. Warnings may hold secrets.
+    """
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Innermost, so that other plugins' wrappers see the report without the log.
+        report = yield
+        if binding_of(item) is not None:
+            found = (one for one in report.sections if not one[0].startswith("Captured log "))
+            report.sections = list(found)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        text = str(warning_message.message)
+        shown = redact(text)
+        if shown != text:
+            warning_message.message = Warning(shown)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.plugin.builtin_tests import placeholder
 from pytest_manifest.plugin.context import PluginContext, user_errors
-from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -64,7 +66,7 @@ class Plans:
             if present != options:
                 raise PlanError(
                     f"plan {spec.name} was asked for with options {dict(present)} and "
-                    f"{dict(options)} in one session; a session plans each mode once"
+                    f"{dict(options)}; a session plans each mode once"
                 )
         return spec
 
@@ -84,9 +86,8 @@ class Plans:
             raise PlanError(f"workflow {name!r} has several modes; choose one:\n{listed}")
         if not self._known:
             raise PlanError(
-                f"there is no plan {name!r}: no planning fixture is known; make them known in the "
-                "root conftest.py, for example with pytest_plugins = ['workflows.NAME.plan'], or "
-                "have 'manifest init' write a first one"
+                f"there is no plan {name!r}: no planning fixture is known; name them in the root "
+                "conftest.py, like pytest_plugins = ['workflows.NAME.plan'], or run 'manifest init'"
             )
         near = get_close_matches(name, self._known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ";"
@@ -123,16 +124,14 @@ class Plans:
         pytest.UsageError for an unknown name or bad options, and a collection error where the
         planner raises.
         """
-        coordination = self._context.coordination
-        spec = self.find(name, options)
-        if coordination is None:
-            return self.evaluate(session, spec, collecting=True)
-        with coordination.planning(spec.name) as known:
-            if known.done:
-                return None if known.path is None else self._manifests.load(known.path)
-            manifest = self.evaluate(session, spec, collecting=True)
-            known.finish(None if manifest is None else manifest.path)
-            return manifest
+        coordination, spec = self._context.coordination, self.find(name, options)
+
+        def make() -> Path | None:
+            made = self.evaluate(session, spec, collecting=True)
+            return None if made is None else made.path
+
+        path = make() if coordination is None else coordination.planned_once(spec.name, make)
+        return None if path is None else self._manifests.load(path)
 
     def evaluate(
         self, session: pytest.Session, spec: PlanSpec, *, collecting: bool = False
@@ -146,7 +145,17 @@ class Plans:
         item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, fixture)
         report, call = set_up(item)
         if call.excinfo is not None:
-            _raise_failure(item, spec, report, call.excinfo.value, collecting=collecting)
+            error = call.excinfo.value
+            if isinstance(error, pytest.fail.Exception):
+                raise pytest.UsageError(str(error))
+            if isinstance(error, pytest.skip.Exception):
+                raise pytest.UsageError(f"plan {spec.name} was skipped: {error}")
+            if collecting:
+                raise pytest.Collector.CollectError(
+                    f"plan {spec.name} failed:\n{report.longreprtext}"
+                )
+            log_failure(item, report)
+            raise session.Failed(f"plan {spec.name} failed; nothing was dispatched")
         manifest: Manifest | None = item.funcargs[fixture]  # type: ignore[assignment]  # the fixture's own type
         if manifest is not None:
             self._manifests.add(manifest)
@@ -170,26 +179,89 @@ def _database_explained(plan: str) -> Iterator[None]:
             raise
         raise PlanError(
             f"plan {plan} reads Django's database, which pytest-django blocks outside of tests; "
-            "no django_db mark helps, as a planning fixture is no test; have it ask for the "
-            "fixture django_db_blocker, and read within 'with django_db_blocker.unblock():' (the "
-            "fixture db would lead it to the test database, which your workers do not use)"
+            "ask for the fixture django_db_blocker, not a mark or the fixture db, and read within "
+            "'with django_db_blocker.unblock():'"
         ) from error
 
 
-def _raise_failure(
-    item: pytest.Function,
-    spec: PlanSpec,
-    report: pytest.TestReport,
-    error: BaseException,
-    *,
-    collecting: bool,
-) -> None:
-    """Raise what a failed planner means for the session, as :meth:`Plans.evaluate` says."""
-    if isinstance(error, pytest.fail.Exception):
-        raise pytest.UsageError(str(error))
-    if isinstance(error, pytest.skip.Exception):
-        raise pytest.UsageError(f"plan {spec.name} was skipped: {error}")
-    if collecting:
-        raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
-    log_failure(item, report)
-    raise item.session.Failed(f"plan {spec.name} failed; nothing was dispatched")
+# Synthetic items: by these a fixture is evaluated where no test of the user's asks for it. Only
+# public hooks are used, so that a fixture that raises is reported like any other.
+
+
+class SyntheticItem(pytest.Function):
+    """Stand for no file: reports call the item by its name alone."""
+
+    @property
+    def nodeid(self) -> str:
+        # Reporters expect a part before the colons in every test's id.
+        return f"manifest::{self.name}"
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        return self.config.rootpath, 0, self.name
+
+
+def synthetic_item(
+    session: pytest.Session, name: str, body: Callable[..., None], *fixtures: str
+) -> pytest.Function:
+    """Make an item that asks for ``fixtures`` and, run as a test, calls ``body`` with them."""
+    function = placeholder(name, body, fixtures)
+    item: SyntheticItem = SyntheticItem.from_parent(session, name=name, callobj=function)
+    return item
+
+
+def do_nothing(**_values: object) -> None:
+    """Serve as the body of an item that is evaluated for its fixtures alone."""
+
+
+def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[None]]:
+    """Evaluate an item's fixtures, keeping those of session scope.
+
+    Returns the report of the set-up, which is not logged yet, and the call with its exception.
+    """
+    call_hook = _hooks_around(item)
+
+    def evaluate() -> None:
+        __tracebackhide__ = True
+        call_hook("pytest_runtest_setup", item=item)
+
+    call = pytest.CallInfo.from_call(evaluate, when="setup", reraise=(KeyboardInterrupt,))
+    report: pytest.TestReport = call_hook("pytest_runtest_makereport", item=item, call=call)
+    keeper = synthetic_item(item.session, "session", do_nothing)
+    call_hook("pytest_runtest_teardown", item=item, nextitem=keeper)
+    return report, call
+
+
+def log_failure(item: pytest.Function, report: pytest.TestReport) -> None:
+    """Report a set-up that failed to all reporters, as a test's: with a start and a finish."""
+    hook = item.config.hook
+    report.nodeid = item.nodeid  # pytest has made the report with the item's name alone
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+
+
+def _hooks_around(item: pytest.Function) -> Callable[..., Any]:
+    """Return what calls the hooks around a test, without plugins that hook
+    ``pytest_runtest_protocol`` as well.
+
+    A synthetic item goes through no protocol, as it is no test: it may be set up while tests are
+    being collected, and must neither be timed nor run again nor shown. A plugin that prepares in
+    the protocol what its other hooks need (as pytest-json-report does) would find nothing prepared.
+    Nor are conftest.py files called outside the item's folder and its parents.
+    """
+    manager, folders = item.config.pluginmanager, (item.path, *item.path.parents)
+    left_out = [
+        one.plugin
+        for one in item.config.hook.pytest_runtest_protocol.get_hookimpls()
+        if not one.function.__module__.startswith(("_pytest.", "pytest_manifest."))
+    ]
+    for plugin in manager.get_plugins():
+        file = Path(getattr(plugin, "__file__", None) or "-")
+        is_conftest = isinstance(plugin, ModuleType) and file.name == "conftest.py"
+        left_out += [plugin] if is_conftest and file.parent not in folders else []
+
+    def call(name: str, **arguments: object) -> Any:
+        __tracebackhide__ = True
+        return manager.subset_hook_caller(name, left_out)(**arguments)
+
+    return call

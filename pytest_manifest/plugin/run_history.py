@@ -75,11 +75,12 @@ class EarlierRun:
         """Return whether it was made of the manifest as it is now."""
         return self.info.sha256 == manifest.sha256
 
-    def sent(self) -> int:
-        """Count the entries that were sent, or may have been."""
-        with Ledger.open(self.path) as ledger:
-            counts = ledger.attempts.send_states()
-        return sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
+
+def sent(path: Path) -> int:
+    """Count the entries that were sent, or may have been, by the ledger of a run."""
+    with Ledger.open(path) as ledger:
+        counts = ledger.attempts.send_states()
+    return sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,15 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
         incomplete = undecided or ledger.verdicts.any_without_receipt()
     if run.parts and undecided and options.audit == "wait":
         raise DispatchError(
-            f"run {run.info.run} was merged of others, and waits for nothing; wait for each of "
-            "these with --manifest-audit=wait where it was sent, then merge their ledgers again"
+            f"run {run.info.run} was merged of others; wait for each of these with "
+            "--manifest-audit=wait where it was sent, then merge again"
         )
     scratch = None
     if not run.is_of(manifest):
         scratch = session_runs.scratch_folder()
         session_runs.notices.append(
             f"{short_path(manifest.path, options.root)} is not what run {run.info.run} was made "
-            "of: the run is judged by what it says now, and its own ledger stays as it is"
+            "of: the run is judged by what it says now, its own ledger stays as it is"
         )
     # A private stack is gone, and a merged run had several.
     is_open = incomplete and not run.info.is_private and not run.parts
@@ -150,9 +151,8 @@ def _unmerged(options: Options, manifest: Manifest) -> EarlierRun:
     run = newest_run(options, manifest)
     if run.parts:
         raise DispatchError(
-            f"run {run.info.run} was merged of others ({listed(run.parts, _SHOWN)}) and cannot be "
-            "resumed; go on with each of these, with --manifest-resume and its --manifest-shard, "
-            "then merge their ledgers again"
+            f"run {run.info.run} was merged of others ({listed(run.parts, _SHOWN)}); resume each "
+            "of these, with its --manifest-shard, then merge again"
         )
     return run
 
@@ -173,8 +173,8 @@ def newest_run(options: Options, manifest: Manifest) -> EarlierRun:
         if every:
             runs = listed([f"{run.info.run} ({run.shard})" for run in every], _SHOWN)
             raise LedgerError(
-                f"{name}: there are only runs of shards of it ({runs}); merge them with "
-                "'manifest merge LEDGER...', or name one by --manifest-shard=K/N"
+                f"{name}: there are only runs of shards of it ({runs}); merge them by 'manifest "
+                "merge', or name one by --manifest-shard=K/N"
             )
         of_file = map(EarlierRun.read, find_runs(options.ledgers, manifest.path))
         earlier = [run for run in of_file if run.shard is None]
@@ -288,14 +288,12 @@ def refuse_overtaken(options: Options, manifest: Manifest, run: EarlierRun) -> N
     chosen = run_to_resume(options, manifest)
     if chosen.path != run.path:
         raise DispatchError(
-            f"{name}: run {chosen.info.run} of this manifest has begun meanwhile; go on with that "
-            "one"
+            f"{name}: run {chosen.info.run} of it has begun meanwhile; go on with that one"
         )
     for other in _overlapping_runs(options, manifest):
         if other.path != run.path and other.is_going_on and other.status != "finished":
             raise DispatchError(
-                f"{name}: run {other.info.run} of this manifest is going on in another pytest; "
-                "wait until that has ended"
+                f"{name}: run {other.info.run} of it is going on in another pytest; wait for it"
             )
 
 
@@ -355,23 +353,22 @@ def guard_against_repetition(
         _refuse_unfinished(run, name, is_edited=not run.is_of(manifest))
     if every and not every[-1].is_of(manifest):
         _refuse_left_work(every[-1], manifest, entries, name)
-    earlier = [(run, run.sent()) for run in every if run.is_of(manifest)]
-    sent_before = sum(sent for _, sent in earlier)
+    earlier = [(run, sent(run.path)) for run in every if run.is_of(manifest)]
+    sent_before = sum(number for _, number in earlier)
     if not sent_before:
         return
-    last, sent = earlier[-1]
+    last, sent_last = earlier[-1]
     if not manifest.header.rerun:
         number = min(sent_before, len(manifest))
         raise DispatchError(
             f"{name}: earlier runs, the last of them {last.info.run}, sent {number} of its entries "
-            "already, and its header says that this work must not be repeated; look at it with "
-            "--manifest-audit, go on with it by --manifest-resume, or insist with --manifest-rerun"
+            "already, and its header says that this work must not be repeated; --manifest-audit "
+            "looks at it, --manifest-resume goes on, --manifest-rerun insists"
         )
-    if last.status != "finished" and sent and options.reuse is None:
+    if last.status != "finished" and sent_last and options.reuse is None:
         notices.append(
-            f"{name}: run {last.info.run} was stopped after {sent} of {last.info.entries} "
-            "entries; this run sends all that is selected again, --manifest-resume would have gone "
-            "on"
+            f"{name}: run {last.info.run} was stopped after {sent_last} of {last.info.entries} "
+            "entries; this run sends all again, --manifest-resume would have gone on"
         )
 
 
@@ -383,7 +380,7 @@ def _refuse_unfinished(run: EarlierRun, name: str, *, is_edited: bool) -> None:
             "it, or send everything again with --manifest-rerun"
         )
     outlives = not run.info.is_private and run.status in ("running", "detached")
-    if not (outlives or run.stack_data) or not run.sent():
+    if not (outlives or run.stack_data) or not sent(run.path):
         return
     if is_edited:
         kept = RunFiles(run.path).manifest(run.info.sha256).name
@@ -410,13 +407,12 @@ def _refuse_left_work(
     """
     from pytest_manifest.run.changes import left_work
 
-    if run.status == "finished" or not run.sent():
+    if run.status == "finished" or not sent(run.path):
         return
     if left := left_work(run.path, manifest, entries):
         raise DispatchError(
-            f"{name}: what {listed(list(map(repr, left)), _SHOWN)} would do may have run in run "
-            f"{run.info.run}, did not pass there and is not idempotent; deselect it, or insist "
-            "with --manifest-rerun"
+            f"{name}: {listed(list(map(repr, left)), _SHOWN)} may have run in run {run.info.run}, "
+            "did not pass there and is not idempotent; deselect it, or insist with --manifest-rerun"
         )
 
 

@@ -1,4 +1,4 @@
-"""Make the settings of runs of the session's options.
+"""Read the options, refuse what contradicts itself or is of no use, and make a run's settings.
 
 Hold the limits of keys (``--manifest-key-limit``) against what is to be sent, and share them.
 
@@ -8,22 +8,181 @@ Hold work orders against their signatures, where the user asks for that, before 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, MutableSequence, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from pytest_manifest.errors import DispatchError, SigningError
-from pytest_manifest.plugin.options import Options
+from pytest_manifest.files import folder_of
+from pytest_manifest.plugin.options import ROWS, Options
 from pytest_manifest.text import listed, short_path
+from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import EarlierRuns, FailureLimit, RunSettings
+    from pytest_manifest.run import EarlierRuns, RunSettings
     from pytest_manifest.signing import Signer, Verifier
 
 
 _SHOWN: Final = 5
 """Names of keys that a message lists."""
+_EXCLUDING: Final = (
+    ("check", "sends and judges nothing", "plan audit resume dispatch_only"),
+    (
+        "only_plan",
+        "only plans; give the other option when the manifest is run",
+        "audit dispatch_only compare reuse aggregate shard",
+    ),
+    ("plan", "makes a new plan", "resume"),
+    ("audit", "sends nothing", "rerun dispatch_only resume reuse"),
+    ("resume", "goes on with a run and keeps what has passed", "rerun reuse"),
+    (
+        "dispatch_only",
+        "has pytest end before the jobs do",
+        "canary max_failed budget key_limits compare report",
+    ),
+    ("receipts", "is all there is to judge", "wait run shard"),
+    ("use_running_stack", "names the stack", "broker_given"),
+)
+"""An option, what it does, and those that do not go with it."""
+_NEEDING: Final = (
+    ("plan_run", "plan"),
+    ("plan_options", "plan"),
+    ("receipts", "audit"),
+    ("run", "audit resume"),
+    ("audit", "active"),
+    ("resume", "active"),
+    ("dispatch_only", "active"),
+)
+"""An option, and those of which it needs one."""
+_FLAGS: Final = {name: row.flag for name, row in ROWS.items()} | {
+    "only_plan": "--manifest-plan",
+    "report": "--manifest-report=FILE.html",
+    "wait": "--manifest-audit=wait",
+    "broker_given": "--manifest-broker",
+    "active": "--manifest=FILE",
+    "plan": "--manifest-plan=WORKFLOW:MODE",
+}
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read what the user asked for.
+
+    Raises pytest.UsageError where an option is not valid, or not beside another.
+    """
+    options = Options(config)
+    for path in options.files:
+        refuse_name(path)
+    for message in _conflicts(options):
+        raise pytest.UsageError(message)
+    # pytest-socket closes all sockets of the process while a test runs, and a batch is sent and
+    # collected meanwhile; ``--allow-hosts`` leaves them open for some.
+    closed = config.getoption("disable_socket", False) and not (
+        config.getoption("force_enable_socket", False) or config.getoption("allow_hosts", None)
+    )
+    needs_none = options.audit or config.option.collectonly or options.only_plans
+    in_memory = is_in_process(options.broker or "")
+    if closed and options.active and not (needs_none or in_memory):
+        raise pytest.UsageError(
+            "pytest-socket closes all sockets while tests run (--disable-socket); add "
+            "--force-enable-socket, or --allow-hosts with the hosts of broker and result store (of "
+            "a private stack: 127.0.0.1)"
+        )
+    return options
+
+
+def _conflicts(o: Options) -> Iterator[str]:
+    """Yield what contradicts itself in the options."""
+    given = {name for name, row in ROWS.items() if getattr(o, name) != row.default}
+    given |= {name for name in ("report", "broker_given", "active") if getattr(o, name)}
+    given |= {"wait"} if o.audit == "wait" else set()
+    given |= {"only_plan"} if o.only_plans else set()
+    for name, does, others in _EXCLUDING:
+        for other in others.split():
+            if {name, other} <= given:
+                yield f"{_FLAGS[name]} {does}; leave out {_FLAGS[other]}"
+    for name, needed in _NEEDING:
+        if name in given and given.isdisjoint(needed.split()):
+            yield f"{_FLAGS[name]} needs {' or '.join(_FLAGS[one] for one in needed.split())}"
+    if o.plan_run and o.require_signature:
+        yield (
+            "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, then "
+            "'manifest sign FILE', then --manifest=FILE"
+        )
+    if len(o.files) > 1 and (o.plan or o.receipts):
+        yield (
+            f"{_FLAGS['plan' if o.plan else 'receipts']} is of one manifest; give --manifest=FILE "
+            "once"
+        )
+    if o.backend and o.stack_word == "private" and not o.use_running_stack:
+        yield (
+            "a private stack keeps its results itself; leave out --manifest-backend "
+            "(manifest_backend), or --manifest-broker=private"
+        )
+    if o.receipts is not None and not o.receipts.is_file():
+        yield f"{o.receipts}: there is no such file of receipts"
+    for path in () if o.plan else o.files:
+        if path.is_dir():
+            yield f"--manifest={path}: it is a folder; name a manifest in it"
+        if not path.is_file():
+            yield (
+                f"--manifest={path}: there is no such manifest; correct its name, or plan one with "
+                "--manifest-plan=WORKFLOW:MODE"
+            )
+
+
+def refuse_name(path: Path) -> None:
+    """Raise pytest.UsageError for a file name that is not UTF-8: pytest could not write it down."""
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise pytest.UsageError(
+            f"{shown}: the file's name is not UTF-8, which pytest cannot write down; rename it"
+        ) from error
+
+
+def refuse_unwritable(config: pytest.Config, options: Options) -> None:
+    """Raise pytest.UsageError for the first report that cannot be written where it is wanted.
+
+    Makes folders that are missing.
+    """
+    for option, path, mode in _reports(config, options):
+        try:
+            _try(path, mode)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise pytest.UsageError(
+                f"{option}={path}: cannot be written ({why}), so nothing was sent; name another"
+            ) from error
+
+
+def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path, int | None]]:
+    """Yield each report's option, file and mode; None: its folder is made as pytest makes it."""
+    option = "--manifest-report" if config.option.manifest_report else "manifest_report"
+    yield from ((option, path, options.report_mode) for path in options.reports.values())
+    if xml := getattr(config.option, "xmlpath", None):
+        yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute(), None
+
+
+def _try(path: Path, mode: int | None) -> None:
+    target = Path(os.path.realpath(path))
+    if mode is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        folder_of(target, mode)
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
+    if target.exists():  # refuses a read-only file too, though its folder would let us replace it
+        with target.open("ab"):
+            pass
+
+
+# Settings of a run
 
 
 def limits_of_session(options: Options) -> Mapping[str, int]:
@@ -40,8 +199,8 @@ def limits_of_session(options: Options) -> Mapping[str, int]:
         found[name] = most // total + (number <= most % total)
         if most < total:
             raise DispatchError(
-                f"nothing was sent: {_written(options, name)} is for all {total} shards together, "
-                f"which is less than one job each; make {most} shards or fewer, or allow more"
+                f"nothing was sent: {_written(options, name)} is for all {total} shards together; "
+                f"make {most} shards or fewer, or allow more"
             )
     return found
 
@@ -86,31 +245,28 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be
     shared among the shards.
     """
-    from pytest_manifest.run import RunSettings
+    from pytest_manifest.run import FailureLimit, RunSettings
 
+    most, revokes = options.max_failed or (None, False)
+    limit = FailureLimit(share=most) if isinstance(most, float) else None
+    limit = FailureLimit(number=most) if isinstance(most, int) else limit
     return RunSettings(
+        **{name: getattr(options, name) for name in _SAME.split()},
         folder=options.ledgers,
-        window=options.window,
-        deadline=options.deadline,
-        strict=options.strict,
-        allow=options.allow,
-        accept=options.accept,
         own_apply_async=options.apply_async,
-        no_worker=options.no_worker,
         send_only=options.dispatch_only,
-        canary=options.canary,
-        max_failed=None if options.max_failed is None else _failure_limit(options.max_failed[0]),
-        budget=options.budget,
+        max_failed=limit,
         key_limits=limits_of_session(options),
-        revoke_on_max_failed=options.max_failed is not None and options.max_failed[1],
-        kills=options.kills,
-        grace=options.grace,
+        revoke_on_max_failed=revokes,
         on_stop=options.on_interrupt,
-        repair=options.repair,
         low_memory=options.aggregate is not None,
         receipt_keys=receipt_keys(options, own_key),
         reuse=_earlier_runs(options, files),
     )
+
+
+_SAME: Final = "window deadline strict allow accept no_worker canary budget kills grace repair"
+"""What a run's settings have as the options have it."""
 
 
 def _earlier_runs(options: Options, files: Collection[Path]) -> EarlierRuns | None:
@@ -125,12 +281,6 @@ def _earlier_runs(options: Options, files: Collection[Path]) -> EarlierRuns | No
     if options.reuse == "all":
         return EarlierRuns(find_runs(options.ledgers)[::-1])
     return EarlierRuns([options.reuse], are_named=True)
-
-
-def _failure_limit(value: int | float) -> FailureLimit:
-    from pytest_manifest.run import FailureLimit
-
-    return FailureLimit(number=value) if isinstance(value, int) else FailureLimit(share=value)
 
 
 def receipt_keys(options: Options, own_key: Signer | None) -> str | None:

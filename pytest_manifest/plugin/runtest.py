@@ -30,18 +30,18 @@ class Verifying:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         # Outside all other wrappers, so that a time limit for tests does not count the waiting.
-        if binding_of(item) is not None:
+        if (binding := binding_of(item)) is not None:
             from pytest_manifest.plugin.outcome import wait_for_verdict
 
-            wait_for_verdict(item)
+            wait_for_verdict(item, binding)
         return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if binding_of(item) is not None:
+        if (binding := binding_of(item)) is not None:
             from pytest_manifest.plugin.outcome import assert_verdict, fill_builtin
 
-            assert_verdict(item, "setup")
+            assert_verdict(item, binding, "setup")
             fill_builtin(item)
 
     @pytest.hookimpl(tryfirst=True)
@@ -57,10 +57,10 @@ class Verifying:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> None:
-        if binding_of(item) is not None:
+        if (binding := binding_of(item)) is not None:
             from pytest_manifest.plugin.outcome import assert_verdict
 
-            assert_verdict(item, "call")
+            assert_verdict(item, binding, "call")
             if "django.conf" in sys.modules:
                 from pytest_manifest.plugin.django_tests import warn_of_test_database
 
@@ -71,16 +71,16 @@ class Verifying:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if binding_of(item) is not None:
+        if (binding := binding_of(item)) is not None:
             from pytest_manifest.reporting.junit import take_time_of_job
 
             take_time_of_job(report)
             if call.excinfo is not None:
                 from pytest_manifest.plugin.outcome import place_at_entry
 
-                place_at_entry(item, report)
+                place_at_entry(item, binding, report)
         if report.longrepr is not None or report.sections:
-            from pytest_manifest.plugin.report_texts import hide_secrets
+            from pytest_manifest.plugin.outcome import hide_secrets
 
             hide_secrets(item, report)
         return report

@@ -72,26 +72,25 @@ class ManifestSession:
         from pytest_manifest.plugin.session_runs import SessionRuns
         from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
-        config, options = context.config, context.options
         self.context = context
-        self.manifests = ManifestStore(options)
+        self.config, self.options, self.role = context.config, context.options, context.role
+        self.manifests = ManifestStore(self.options)
         self.selection = select(self.manifests, [])
         self.plans = Plans(context, self.manifests)
         self.report = RunReport(
-            config, context.role, options, self.manifests.load, self._ledgers_of_runs
+            self.config, self.role, self.options, self.manifests.load, self._ledgers
         )
-        config.stash[REPORT_KEY] = self.report
-        self.session_runs = SessionRuns(context, self.report)
+        self.config.stash[REPORT_KEY] = self.report
+        self.session_runs = SessionRuns(context, self.report, self.manifests)
         self.verdicts: VerdictReader | None = None
         self.resume_lines: list[str] = []
 
-    def _ledgers_of_runs(self) -> Mapping[Path, Path]:
+    def _ledgers(self) -> Mapping[Path, Path]:
         """Return the ledger of each manifest's run, as far as this process knows of runs."""
-        if self.context.role != "worker":
+        if self.role != "worker":
             return self.session_runs.ledgers()
-        if self.verdicts is None or self.context.coordination is None:
-            return {}
-        return self.context.coordination.runs()[0]
+        coordination = self.context.coordination
+        return {} if self.verdicts is None or coordination is None else coordination.runs()[0]
 
     def open_verdicts(
         self,
@@ -104,7 +103,7 @@ class ManifestSession:
         """Begin to read the verdicts of these runs, by manifest."""
         from pytest_manifest.plugin.verdict_reader import VerdictReader
 
-        groups = None if self.context.options.aggregate is None else self.manifests.groups
+        groups = None if self.options.aggregate is None else self.manifests.groups
         self.verdicts = VerdictReader(ledgers, workers, owned=owned, groups=groups, over=over)
 
     def close(self) -> None:
@@ -146,7 +145,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
     """
     if SESSION_KEY not in config.stash:
         from pytest_manifest.plugin.coordination import joined
-        from pytest_manifest.plugin.option_conflicts import read_options
+        from pytest_manifest.plugin.run_options import read_options
         from pytest_manifest.redaction.names import configure, use_salt
         from pytest_manifest.redaction.texts import hide_environment
 

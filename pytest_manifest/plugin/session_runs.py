@@ -24,13 +24,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import pytest
 
 from pytest_manifest.console import begin_line, terminal_file
 from pytest_manifest.files import copy_privately
 from pytest_manifest.plugin.context import PluginContext
+from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.redaction.texts import redact_url, registered_secrets
 
 if TYPE_CHECKING:
@@ -123,17 +124,14 @@ class Interrupts:
             os.kill(os.getpid(), number)
             return
         self.number = self.number or signal.Signals(number)
-        if self._may_raise():
-            self._raised_at = time.monotonic()
+        now, raised_at = time.monotonic(), self._raised_at
+        is_over = self._is_ending or self._is_noticed
+        if not is_over and (raised_at is None or now - raised_at > UNNOTICED):
+            self._raised_at = now
             raise KeyboardInterrupt
         if self._wake_up is not None:
             with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread has enough
                 os.write(self._wake_up, b"!")
-
-    def _may_raise(self) -> bool:
-        if self._is_ending or self._is_noticed:
-            return False
-        return self._raised_at is None or time.monotonic() - self._raised_at > UNNOTICED
 
     def _listen(self, reader: int) -> None:
         """Stop the runs faster for each byte from a handler, in a thread, as a handler must not."""
@@ -153,8 +151,17 @@ class Interrupts:
         Each line written to it would raise an error and break off what is left to do.
         """
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        if self.number == signal.SIGHUP and reporter is not None:
-            _let_go(terminal_file(self._config))
+        if self.number != signal.SIGHUP or reporter is None:
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor is none
+            for descriptor in (1, 2, terminal_file(self._config).fileno()):
+                try:
+                    termios.tcgetattr(descriptor)
+                except termios.error as error:  # ENOTTY of other files
+                    if error.args[0] == errno.EIO:
+                        os.dup2(null, descriptor)
+        os.close(null)
 
     # pytest's hooks
 
@@ -183,37 +190,17 @@ class Interrupts:
         going_on = [run for run in self._runs if not run.ended.is_set()]
         if going_on and reporter is not None and reporter.verbosity >= 0:
             begin_line(reporter)
-            reporter.write_line(self._what_happens(), yellow=True)
+            what, again = "interrupted", "Ctrl-C"
+            if self.number not in (None, signal.SIGINT):
+                what, again = f"ended by {self.number.name}", "a signal"
+            then = "; the workers go on with what they have"
+            if any(run.strategy.revokes_on_stop for run in self._runs):
+                then = (
+                    ", what waits is taken back, and what runs is waited for up to "
+                    f"{self._context.options.grace:g} s; {again} again ends it at once"
+                )
+            reporter.write_line(f"{what}: nothing more is sent{then}", yellow=True)
             reporter.flush()  # a log or a pipe would have it when all is over
-
-    def _what_happens(self) -> str:
-        what, again = "interrupted", "Ctrl-C"
-        if self.number not in (None, signal.SIGINT):
-            what, again = f"ended by {self.number.name}", "a signal"
-        if any(run.strategy.revokes_on_stop for run in self._runs):
-            return (
-                f"{what}: nothing more is sent, what waits is taken back, and what runs is "
-                f"waited for up to {self._context.options.grace:g} s; {again} again ends it at once"
-            )
-        return f"{what}: nothing more is sent; the workers go on with what they have"
-
-
-def _let_go(written: TextIO) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor is no terminal
-        for descriptor in (1, 2, written.fileno()):
-            if _is_dead(descriptor):
-                os.dup2(null, descriptor)
-    os.close(null)
-
-
-def _is_dead(descriptor: int) -> bool:
-    """Check whether the descriptor was a terminal that is gone (EIO; other files give ENOTTY)."""
-    try:
-        termios.tcgetattr(descriptor)
-    except termios.error as error:
-        return bool(error.args[0] == errno.EIO)
-    return False
 
 
 _SHOWN: Final = {
@@ -259,8 +246,9 @@ class SessionRuns:
     ``own_key``: what the workers of its own stack sign with, where they are asked to.
     """
 
-    def __init__(self, context: PluginContext, report: RunReport) -> None:
+    def __init__(self, context: PluginContext, report: RunReport, manifests: ManifestStore) -> None:
         self.context = context
+        self.manifests = manifests
         self.report = report
         self.runs = report.runs
         self.notices = report.notices

@@ -18,32 +18,16 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.broker import rules
-from pytest_manifest.broker.checks import (
-    LEVEL_WIDTH,
-    LEVELS,
-    Finding,
-    Level,
-    StackCheck,
-    table_rows,
-)
+from pytest_manifest.broker import checks, rules
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.preflight import NO_CONTROL
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import ManifestToolError, ResultStoreError, SigningError, StackError
+from pytest_manifest.plugin import stacks
 from pytest_manifest.plugin.manifest_store import ManifestStore
-from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.run_options import key_for_own_workers, receipt_keys
+from pytest_manifest.plugin.run_options import key_for_own_workers, read_options, receipt_keys
 from pytest_manifest.plugin.session_runs import StackChoice
-from pytest_manifest.plugin.stacks import (
-    START,
-    choose_stack,
-    external_address,
-    private_stack,
-    project_app,
-    reach,
-)
 from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.text import plural
 from pytest_manifest.urls import scheme_of
@@ -55,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
 
 
-COLOURS: Final[dict[Level, str]] = {
+COLOURS: Final[dict[checks.Level, str]] = {
     "error": "31;1",
     "warning": "33",
     "unchecked": "36",
@@ -63,7 +47,7 @@ COLOURS: Final[dict[Level, str]] = {
 }
 
 
-def document(check: StackCheck) -> str:
+def document(check: checks.StackCheck) -> str:
     """Return the findings as JSON; the reference page has its table."""
     workers = [
         {
@@ -83,21 +67,21 @@ def document(check: StackCheck) -> str:
         "stack": {name: getattr(check, name) for name in stack},
         "workers": workers,
         "findings": list(map(asdict, check.findings)),
-        "counts": {level: check.count(level) for level in LEVELS},
+        "counts": {level: check.count(level) for level in checks.LEVELS},
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
 
 
-def table(check: StackCheck, words: str) -> Iterator[str]:
+def table(check: checks.StackCheck, words: str) -> Iterator[str]:
     """Yield the lines of the table, as wide as the terminal; ``words`` say which stack it is of."""
     colours = sys.stdout.isatty()
     yield f"manifest: {words}"
-    for level, text in table_rows(check.findings):
+    for level, text in checks.table_rows(check.findings):
         if colours:
-            shown, rest = text[:LEVEL_WIDTH], text[LEVEL_WIDTH:]
+            shown, rest = text[: checks.LEVEL_WIDTH], text[checks.LEVEL_WIDTH :]
             text = f"\033[{COLOURS[level]}m{shown}\033[0m{rest}"
         yield from text.split("\n")
-    counts = {level: check.count(level) for level in LEVELS}
+    counts = {level: check.count(level) for level in checks.LEVELS}
     found = [plural(counts[level], level) for level in ("error", "warning") if counts[level]]
     found += [f"{counts['unchecked']} unchecked"] if counts["unchecked"] else []
     yield f"{', '.join(found) or 'nothing to complain of'}; nothing was sent"
@@ -127,17 +111,19 @@ class CheckCommand:
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
 
 
-def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[StackCheck, str]:
+def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[checks.StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
     try:
-        choice = choose_stack(options, list)
+        choice = stacks.choose_stack(options, list)
         if options.app:
-            load_app(project_app(options))
+            load_app(stacks.project_app(options))
     except ManifestToolError as error:
-        check = StackCheck("none", "the app cannot be used", app=options.app or "")
+        check = checks.StackCheck("none", "the app cannot be used", app=options.app or "")
         check.add("error", "app", str(error))
         return check, "no stack (the app cannot be used)"
-    check = StackCheck(choice.kind, choice.reason, redact_url(choice.broker), app=options.app or "")
+    check = checks.StackCheck(
+        choice.kind, choice.reason, redact_url(choice.broker), app=options.app or ""
+    )
     if choice.kind == "memory":
         said = "a stack in memory is in the pytest that runs the jobs, so there is no worker to ask"
         check.add("unchecked", "workers", said)
@@ -158,7 +144,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
     return check, choice.words
 
 
-def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator[Finding]:
+def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator[checks.Finding]:
     """Yield whether what these workers report would count; ``trusted``: the public keys by which it
     must be signed, as PEM, None or "" where it need not be."""
     from pytest_manifest.run.casebook import signing_refusals
@@ -167,9 +153,11 @@ def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator
     if not trusted or not signers:
         return
     refused = signing_refusals(signers, trusted)
-    yield from (Finding("error", RECEIPTS, sentence) for sentence in refused)
+    yield from (checks.Finding("error", RECEIPTS, sentence) for sentence in refused)
     if not refused:
-        yield Finding("ok", RECEIPTS, "each worker that answered signs with a key that is trusted")
+        yield checks.Finding(
+            "ok", RECEIPTS, "each worker that answered signs with a key that is trusted"
+        )
 
 
 @contextmanager
@@ -180,20 +168,20 @@ def _stack(options: Options, choice: StackChoice, key: str) -> Iterator[StackAdd
     DispatchError where there is no stack.
     """
     if choice.kind != "private":
-        yield external_address(options, choice)
+        yield stacks.external_address(options, choice)
         return
-    stack = private_stack(options, key)
+    stack = stacks.private_stack(options, key)
     stack.start()
     try:
-        address = stack.wait_broker(START)
-        stack.wait_workers(START)
+        address = stack.wait_broker(stacks.START)
+        stack.wait_workers(stacks.START)
         yield address
     finally:
         stack.stop()
 
 
 def _check(
-    check: StackCheck,
+    check: checks.StackCheck,
     address: StackAddress,
     choice: StackChoice,
     entries: Iterable[Entry] | None,
@@ -206,7 +194,7 @@ def _check(
     publisher = Publisher(address, stream="", ttl=0, own_apply_async=options.apply_async)
     with closing(publisher):
         try:
-            reach(address, choice)
+            stacks.reach(address, choice)
         except StackError as error:
             is_store = isinstance(error, ResultStoreError)
             check.add("error", "store" if is_store else "broker", str(error))
@@ -231,7 +219,7 @@ def _check(
             ) from error
 
 
-def _ask(check: StackCheck, publisher: Publisher) -> None:
+def _ask(check: checks.StackCheck, publisher: Publisher) -> None:
     """Ask the workers, and add who answered."""
     if not publisher.call(publisher.control.is_supported):
         scheme = scheme_of(publisher.address.broker_url)
@@ -249,13 +237,12 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
             "unchecked",
             "workers",
             f"{busy} workers listen and none answered within "
-            f"{rules.ASKING + rules.ASKING_LISTENERS:g} s, as all are busy; tasks, queues and "
-            "limits could not be checked, so check again when they are free",
+            f"{rules.ASKING + rules.ASKING_LISTENERS:g} s, as all are busy; check again later",
         )
     else:
         check.add(
             "error",
             "workers",
-            f"no worker answered within {rules.ASKING:g} s, so jobs would wait in their queue "
-            "until one starts; start one with celery -A APP worker, or see that it uses this one",
+            f"no worker answered within {rules.ASKING:g} s; start one with celery -A APP worker, "
+            "or see that it uses this broker",
         )

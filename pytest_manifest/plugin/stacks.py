@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -105,8 +106,8 @@ def _named_app(options: Options, what: str) -> str:
     """Return how the app is named. Raises DispatchError where it is not and ``what`` needs it."""
     if not options.app:
         raise DispatchError(
-            f"{what} needs your Celery application: add --manifest-app=module:app, or the ini "
-            "option manifest_app; for an existing stack add --manifest-broker=URL"
+            f"{what} needs your Celery application: add --manifest-app=module:app (manifest_app); "
+            "for an existing stack add --manifest-broker=URL"
         )
     return options.app
 
@@ -125,10 +126,9 @@ def _by_app(options: Options, *, outlives: bool) -> StackChoice:
     if own is None:
         if insists:
             raise DispatchError(
-                f"--manifest-broker=app: the app {options.app} names no broker (Celery would take "
-                "its default amqp://guest@localhost//, which is nobody's choice); set broker_url "
-                "in the app's settings or CELERY_BROKER_URL, or leave the option out for a private "
-                "stack"
+                f"--manifest-broker=app: the app {options.app} names no broker, and Celery's "
+                "default is nobody's choice; set broker_url in its settings or CELERY_BROKER_URL, "
+                "or leave the option out for a private stack"
             )
         if outlives:
             return _running(_OUTLIVES)
@@ -156,23 +156,11 @@ def put_root_on_path(options: Options) -> None:
     root = str(options.root)
     if root not in sys.path:
         sys.path.insert(0, root)
-        _on_path.now.folders.append(root)
+        _on_path.now.callback(lambda: sys.path.remove(root) if root in sys.path else None)
 
 
-class _OnPath:
-    """The folders that this session has put on ``sys.path``."""
-
-    def __init__(self) -> None:
-        self.folders: list[str] = []
-
-    def close(self) -> None:
-        """Take them off."""
-        for folder in self.folders:
-            if folder in sys.path:
-                sys.path.remove(folder)
-
-
-_on_path: Final = ProcessState(_OnPath)
+_on_path: Final[ProcessState[ExitStack]] = ProcessState(ExitStack)
+"""What takes the folders off ``sys.path`` again that this session has put there."""
 
 
 def try_to_choose(options: Options, earlier: EarlierRuns) -> str:
@@ -203,12 +191,13 @@ def queues_by_app(options: Options, tasks: Iterable[str]) -> dict[str, str]:
 # The stack of this session
 
 
-def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
+def stack_choice(runs: SessionRuns) -> StackChoice:
     """Return where the session's jobs go, decided at the first call."""
-    if session_runs.stack_choice is None:
-        earlier = partial(earlier_runs, manifests)
-        session_runs.stack_choice = choose_stack(manifests.options, earlier)
-    return session_runs.stack_choice
+    if runs.stack_choice is None:
+        runs.stack_choice = choose_stack(
+            runs.context.options, partial(earlier_runs, runs.manifests)
+        )
+    return runs.stack_choice
 
 
 def earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
@@ -220,46 +209,43 @@ def earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
     return [find(options, manifest).info for manifest in manifests.with_work]
 
 
-def show_stack(
-    reporter: pytest.TerminalReporter | None, session_runs: SessionRuns, manifests: ManifestStore
-) -> None:
+def show_stack(reporter: pytest.TerminalReporter | None, runs: SessionRuns) -> None:
     """Write where the jobs go before any goes, where pytest's header has not said it.
 
     An audit sends none, and mostly asks no stack.
     """
-    if session_runs.stack_shown or manifests.options.audit:
+    if runs.stack_shown or runs.context.options.audit:
         return
     with user_errors():
-        choice = stack_choice(session_runs, manifests)
-    session_runs.stack_shown = True
+        choice = stack_choice(runs)
+    runs.stack_shown = True
     if reporter is not None:
         begin_line(reporter)
         reporter.write_line(f"manifest: {choice.words}")
 
 
-def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> None:
+def start_stack_early(runs: SessionRuns) -> None:
     """Begin to start the private stack, so that it comes up while tests are being collected.
 
     Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
     """
-    quiet_console(session_runs.context.config)
-    options = manifests.options
+    quiet_console(runs.context.config)
+    options = runs.context.options
     with user_errors():
-        if session_runs.stack or stack_choice(session_runs, manifests).kind != "private":
+        if runs.stack or stack_choice(runs).kind != "private":
             return
         app = _named_app(options, "the private stack")
         if options.backend:
             raise DispatchError(
-                f"a result store was given without a broker, as {app} names none; "
-                "add --manifest-broker=URL"
+                f"there is a result store and {app} names no broker; add --manifest-broker=URL"
             )
-        if nothing_to_resume(manifests):
+        if nothing_to_resume(runs.manifests):
             return
         put_root_on_path(options)
-        session_runs.stack_data = _stack_data(session_runs, manifests)
-        session_runs.own_key, key = key_for_own_workers(options)
-        session_runs.stack = private_stack(options, key, session_runs.stack_data)
-        session_runs.stack.start()
+        runs.stack_data = _stack_data(runs)
+        runs.own_key, key = key_for_own_workers(options)
+        runs.stack = private_stack(options, key, runs.stack_data)
+        runs.stack.start()
 
 
 def private_stack(options: Options, key: str, data: Path | None = None) -> EmbeddedStack:
@@ -295,53 +281,50 @@ def nothing_to_resume(manifests: ManifestStore) -> bool:
         )
 
 
-def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
+def _stack_data(runs: SessionRuns) -> Path:
     """Return the data folder of the private broker: a new one, or the one that a resumed run left.
 
     Raises DispatchError where several runs have left one.
     """
-    options = manifests.options
-    kept: set[Path | None] = set()
+    options, kept = runs.context.options, set[Path | None]()
     if options.resume:
         from pytest_manifest.plugin import run_history
 
-        runs = (run_history.run_to_resume(options, one) for one in manifests.with_work)
-        kept = {run.stack_data for run in runs} - {None}
+        resumed = (run_history.run_to_resume(options, one) for one in runs.manifests.with_work)
+        kept = {run.stack_data for run in resumed} - {None}
     if len(kept) > 1:
         raise DispatchError(
-            "the runs to go on with have left jobs behind in brokers of their own, and one stack "
-            "can take up only one of them; resume these manifests one by one"
+            "the runs to go on with have left jobs in brokers of their own, and one stack can "
+            "take up only one of them; resume these manifests one by one"
         )
-    session_runs.stack_data_is_old = bool(kept)
+    runs.stack_data_is_old = bool(kept)
     git_ignored_folder(options.folder)
     return next(filter(None, kept), options.stacks / secrets.token_hex(8))
 
 
-def find_stack(
-    session_runs: SessionRuns, manifests: ManifestStore
-) -> tuple[StackAddress, int | None]:
+def find_stack(runs: SessionRuns) -> tuple[StackAddress, int | None]:
     """Return the stack to use, once it answers, and its number of workers where that is known.
 
     Raises DispatchError where its results do not outlive this process and have to, and StackError
     where it does not answer.
     """
-    options, choice = manifests.options, stack_choice(session_runs, manifests)
+    options, choice = runs.context.options, stack_choice(runs)
     if choice.kind == "memory" and not (options.dispatch_only or options.audit):
-        return _memory_stack(session_runs), 1
+        return _memory_stack(runs), 1
     if choice.kind == "private":
-        start_stack_early(session_runs, manifests)
-        assert session_runs.stack is not None
-        address = session_runs.stack.wait_broker(START)
-        session_runs.stack.wait_workers(START)
+        start_stack_early(runs)
+        assert runs.stack is not None
+        address = runs.stack.wait_broker(START)
+        runs.stack.wait_workers(START)
         return address, 1
     address = external_address(options, choice)
     if is_rpc(address.backend_url) and (options.audit or options.dispatch_only or options.resume):
         raise DispatchError(
-            "results of rpc:// come back only to the process that sent the jobs, so nobody "
-            "can look at them later; name a Redis or a database with --manifest-backend=URL"
+            "results of rpc:// go only to the process that sent the jobs; name a Redis or a "
+            "database with --manifest-backend=URL"
         )
     reach(address, choice)
-    _refuse_another_broker(manifests, address)
+    _refuse_another_broker(runs.manifests, address)
     return address, None
 
 
@@ -353,14 +336,13 @@ def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> N
     from pytest_manifest.run.strategy import is_other_broker
 
     options = manifests.options
-    asked = options.broker_named or options.stack_word or options.use_running_stack
-    for info in earlier_runs(manifests) if options.resume and not asked else ():
+    for info in earlier_runs(manifests) if options.resume and not options.stack_named else ():
         if is_other_broker(info, address):
             was = "a private stack" if info.is_private else info.broker
             raise DispatchError(
-                f"nothing was sent: run {info.run} was sent to {was}, and without "
-                f"--manifest-broker it would go on at {redact_url(address.broker_url)}; name the "
-                "one that you mean with --manifest-broker=URL (the app's own: =app)"
+                f"nothing was sent: run {info.run} was sent to {was}, and would go on at "
+                f"{redact_url(address.broker_url)}; name the one that you mean with "
+                "--manifest-broker=URL (the app's own: =app)"
             )
 
 
@@ -370,53 +352,43 @@ def reach(address: StackAddress, choice: StackChoice) -> None:
     from pytest_manifest.stack.health import check_stack
 
     app = load_app(address) if address.app and not address.is_managed else None
-    if choice.kind != "app":
+    private = "run on a private stack with --manifest-broker=private"
+    broker = f"it is what {choice.source} names; start it, or {private}, or name another with "
+    store = f"start it, or name another with --manifest-backend=URL, or {private}"
+    if choice.kind == "app":
+        broker += "--manifest-broker=URL"
+        check_stack(address, app=app, broker_hint=broker, store_hint=store)
+    else:
         check_stack(address, app=app)
-        return
-    check_stack(
-        address,
-        app=app,
-        broker_hint=(
-            f"it is what {choice.source} names; start it, or run on a private stack with "
-            "--manifest-broker=private, or name another with --manifest-broker=URL"
-        ),
-        store_hint=(
-            "start it, or name another with --manifest-backend=URL, or run on a private stack "
-            "with --manifest-broker=private"
-        ),
-    )
 
 
-def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> StackAddress | None:
+def stack_for_audit(runs: SessionRuns) -> StackAddress | None:
     """Return the stack that an audit queries; None where none is named and none runs.
 
     An app's own broker that does not answer is no error if nobody asked for it: the ledger alone is
     judged then, with a notice.
     """
-    options = manifests.options
+    options = runs.context.options
     try:
-        if stack_choice(session_runs, manifests).kind == "none":
-            return None
-        return find_stack(session_runs, manifests)[0]
+        return None if stack_choice(runs).kind == "none" else find_stack(runs)[0]
     except StackError as error:
-        asked = options.broker or options.stack_word or options.use_running_stack
-        if asked or options.audit == "wait":
+        if options.broker or options.stack_named or options.audit == "wait":
             raise
-        session_runs.notices.append(str(error))
+        runs.notices.append(str(error))
         return None
 
 
-def _memory_stack(session_runs: SessionRuns) -> StackAddress:
-    from pytest_manifest.plugin.report_texts import JobsBeside
+def _memory_stack(runs: SessionRuns) -> StackAddress:
+    from pytest_manifest.plugin.outcome import JobsBeside
     from pytest_manifest.stack.in_memory import MemoryStack
 
-    context = session_runs.context
+    context = runs.context
     app = _named_app(context.options, "the stack in memory")
-    session_runs.own_key, _ = key_for_own_workers(context.options)
-    session_runs.memory_stack = MemoryStack(app=app, signing_key=session_runs.own_key)
-    session_runs.memory_stack.start()
+    runs.own_key, _ = key_for_own_workers(context.options)
+    runs.memory_stack = MemoryStack(app=app, signing_key=runs.own_key)
+    runs.memory_stack.start()
     context.config.pluginmanager.register(JobsBeside())
-    return session_runs.memory_stack.address
+    return runs.memory_stack.address
 
 
 def external_address(options: Options, choice: StackChoice) -> StackAddress:
@@ -439,24 +411,21 @@ def external_address(options: Options, choice: StackChoice) -> StackAddress:
         return running
     if choice.kind == "memory":
         raise DispatchError(
-            "a stack in memory ends with this pytest, so nobody can look at it later; leave "
-            "--manifest-dispatch-only and --manifest-audit out, or name a stack that outlives "
-            "pytest"
+            "a stack in memory ends with this pytest; leave --manifest-dispatch-only and "
+            "--manifest-audit out, or name a stack that outlives pytest"
         )
-    backend = options.backend or _own_store(options, choice)
-    if backend is None and has_stream(choice.broker):
-        backend = choice.broker
+    own = choice.broker if has_stream(choice.broker) else None
+    backend = options.backend or _own_store(options, choice) or own
     if backend is None:
         raise DispatchError(
             f"{choice.words} is not a Redis that could keep results as well, and no result store "
             "is named. Name that of the workers with --manifest-backend=URL (the app: "
-            "result_backend in its settings); workers without one are started with "
-            "'celery --result-backend=URL'"
+            "result_backend in its settings); workers without one are started with 'celery "
+            "--result-backend=URL'"
         )
     if backend.startswith("cache+memory:"):
         raise DispatchError(
-            "a result store in memory lives in one process, and workers are others; "
-            "leave the URLs out for the private stack"
+            "a result store in memory lives in one process; leave the URLs out for a private stack"
         )
     return StackAddress(choice.broker, backend, options.app, is_private=False)
 

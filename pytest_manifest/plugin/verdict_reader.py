@@ -90,31 +90,6 @@ class ManifestRun:
         return {s.verdict.entry: s.receipt for s in self.settled if s.receipt is not None}
 
 
-class _Lookups:
-    """Look a verdict up together with the next ones in the ledger, whose tests mostly run next.
-
-    Each look-up reads twice as many as were used of the one before.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._ahead: dict[str, StoredVerdict] = {}
-        self._until = 0.0
-        self._used = 1
-
-    def take(self, entry: str) -> StoredVerdict | None:
-        """Take an entry's verdict, None where there is none; a second take reads the ledger."""
-        now = time.monotonic()
-        found = self._ahead.pop(entry, None) if now < self._until else None
-        if found is not None:
-            self._used += 1
-            return found
-        number, self._used = min(_AHEAD, 2 * self._used), 1
-        self._ahead = dict(self._ledger.verdicts.stored_from(entry, number))
-        self._until = now + _KEPT
-        return self._ahead.pop(entry, None)
-
-
 @dataclass
 class _OpenRun:
     """A run's open ledger, and how far its verdicts were read."""
@@ -122,11 +97,29 @@ class _OpenRun:
     ledger: Ledger
     id: str
     entries: int
-    lookups: _Lookups
     seen: set[str] = field(default_factory=set)
     """The entries that have their verdict; where there are groups, the complete groups."""
     position: int = 0
     progress: GroupProgress | None = None
+    _ahead: dict[str, StoredVerdict] = field(default_factory=dict)
+    _until: float = 0.0
+    _used: int = 1
+
+    def take(self, entry: str) -> StoredVerdict | None:
+        """Take an entry's verdict, None where there is none; a second take reads the ledger.
+
+        It is read together with the next ones, whose tests mostly run next: twice as many as were
+        used of those before.
+        """
+        now = time.monotonic()
+        found = self._ahead.pop(entry, None) if now < self._until else None
+        if found is not None:
+            self._used += 1
+            return found
+        number, self._used = min(_AHEAD, 2 * self._used), 1
+        self._ahead = dict(self.ledger.verdicts.stored_from(entry, number))
+        self._until = now + _KEPT
+        return self._ahead.pop(entry, None)
 
 
 class VerdictReader:
@@ -150,10 +143,8 @@ class VerdictReader:
         self._runs: dict[Path, _OpenRun] = {}
         for manifest, path in ledgers.items():
             ledger = Ledger.open(path)
-            entries = ledger.attempts.count_entries()
-            self._runs[manifest] = _OpenRun(
-                ledger, ledger.info.read().run, entries, _Lookups(ledger)
-            )
+            run, entries = ledger.info.read().run, ledger.attempts.count_entries()
+            self._runs[manifest] = _OpenRun(ledger, run, entries)
         self._workers = workers
         self._owned = owned
         self._last: tuple[Binding, StoredVerdict | None] | None = None
@@ -170,7 +161,9 @@ class VerdictReader:
         """
         over, found = self._over(), list[tuple[Path, str]]()
         for manifest, run in self._runs.items():
-            fresh = self._new_entries(run)
+            rows = list(run.ledger.verdicts.since(run.position))
+            run.position = rows[-1][0] if rows else run.position
+            fresh: Iterable[str] = [entry for _, entry, _ in rows]
             if self._groups is not None and over:  # every group is due
                 fresh = (one.name for one in self._groups(manifest) if one.name not in run.seen)
             elif self._groups is not None:
@@ -180,11 +173,6 @@ class VerdictReader:
             run.seen.update(subjects)
             found += [(manifest, subject) for subject in subjects]
         return found
-
-    def _new_entries(self, run: _OpenRun) -> Iterator[str]:
-        for seq, entry, _ in run.ledger.verdicts.since(run.position):
-            run.position = seq
-            yield entry
 
     def is_ready(self, binding: Binding) -> bool:
         """Check whether the last refresh found the binding's verdict, or all verdicts of its run.
@@ -206,24 +194,19 @@ class VerdictReader:
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> None:
         """Wait until the binding is ready, or ``give_up`` returns True."""
+        run = self._runs.get(binding.manifest)
         while True:
             # give_up() first: to see what was written before the end.
             over, began = give_up(), time.monotonic()
-            if self._has_come(binding) or over:
+            if binding.group is None or run is None or self._groups is None:
+                self.refresh()
+                is_ready = self.is_ready(binding)
+            else:  # only the process that hands out tests counts all groups
+                entries = self._groups(binding.manifest).ids(binding.group)
+                is_ready = self._over() or run.ledger.queries.all_have_verdicts(entries)
+            if is_ready or over:
                 return
             time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
-
-    def _has_come(self, binding: Binding) -> bool:
-        """Read whether the binding is ready; of a group the verdicts of its entries alone.
-
-        Only the process that hands out tests counts all groups.
-        """
-        run = self._runs.get(binding.manifest)
-        if binding.group is None or run is None or self._groups is None:
-            self.refresh()
-            return self.is_ready(binding)
-        entries = self._groups(binding.manifest).ids(binding.group)
-        return self._over() or run.ledger.queries.all_have_verdicts(entries)
 
     def ledger_of(self, binding: Binding) -> Ledger | None:
         """Return the ledger of the binding's run, None where there is none."""
@@ -236,7 +219,7 @@ class VerdictReader:
             run = self._runs.get(binding.manifest)
             found = None
             if run is not None and binding.entry is not None:
-                found = run.lookups.take(binding.entry)
+                found = run.take(binding.entry)
             self._last = binding, found
         return self._last[1]
 

@@ -18,7 +18,7 @@ from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
-from pytest_manifest.plugin.session import SALT, ManifestSession, manifest_session
+from pytest_manifest.plugin.session import SALT, ManifestSession
 from pytest_manifest.redaction.names import current_salt
 from pytest_manifest.reporting.run_report import UNWRITTEN
 
@@ -36,58 +36,63 @@ QUICK = 0.01
 
 
 class AsCompletedScheduling:
-    """Hand out an entry's test to an xdist worker only when its verdict is there.
+    """Schedule as xdist's own load scheduling until :meth:`bind`, then as :class:`Handout`.
 
-    Implements xdist's ``Scheduling``. An xdist worker runs a test only when it holds another one or
-    was told to finish, so one ready test can be parked in it until the next is ready: new tests go
-    first to a worker with a parked one. Where no test is of an entry this is xdist's own load
-    scheduling, which keeps the list of workers in any case.
+    Implements xdist's ``Scheduling``. Where no test is of an entry it is never bound.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         self.config = config
         """What schedulers of xdist's own have as well; plugins read it (pytest-rerunfailures)."""
         self._load = LoadScheduling(config, log)
-        self._state = manifest_session(config)
-        self._ready: deque[int] = deque()
+        self.handout: Handout | None = None
+
+    def bind(
+        self, state: ManifestSession, bindings: Sequence[Binding | None], collection: Sequence[str]
+    ) -> None:
+        """Set what each test waits for; all xdist workers have the same collection."""
+        self.handout = Handout(self._load, state, bindings, collection)
+
+    def __getattr__(self, name: str) -> object:
+        """Return what xdist asks for, of the scheduling in force."""
+        of_ours = self.handout is not None and hasattr(Handout, name)
+        return getattr(self.handout if of_ours else self._load, name)
+
+
+class Handout:
+    """Hand out an entry's test to an xdist worker only when its verdict is there.
+
+    An xdist worker runs a test only when it holds another one or was told to finish, so one ready
+    test can be parked in it until the next is ready: new tests go first to a worker with a parked
+    one. xdist's own load scheduling keeps the list of workers.
+    """
+
+    def __init__(
+        self,
+        load: LoadScheduling,
+        state: ManifestSession,
+        bindings: Sequence[Binding | None],
+        collection: Sequence[str],
+    ) -> None:
+        self._load = load
+        self._state = state
+        self._collection = list(collection)
         self._waiting = Waiting[int]()
+        self._ready = deque(n for n, one in enumerate(bindings) if not self._waiting.add(n, one))
         self._with_next: set[int] = set()
         """Tests after which the next one of the same entry has to go to the same worker."""
-        self._pending: dict[WorkerController, list[int]] = {}
-        self._collection: list[str] = []
-        self._bound = self._begun = False
-        self._quick = False
-
-    def bind(self, bindings: Sequence[Binding | None], collection: Sequence[str]) -> None:
-        """Set what each test waits for; all xdist workers have the same collection."""
-        self._bound = True
-        self._collection = list(collection)
-        self._ready.extend(
-            index for index, binding in enumerate(bindings) if not self._waiting.add(index, binding)
-        )
-
-    @property
-    def nodes(self) -> list[WorkerController]:
-        workers: list[WorkerController] = self._load.nodes
-        return workers
-
-    @property
-    def collection_is_completed(self) -> bool:
-        return bool(self._load.collection_is_completed)
+        self._pending: dict[WorkerController, list[int]] = {node: [] for node in load.nodes}
+        self._begun = self._quick = False
 
     @property
     def tests_finished(self) -> bool:
-        if not self._bound:
-            return bool(self._load.tests_finished)
-        if not self.collection_is_completed or self.unassigned:
+        if not self._load.collection_is_completed or self.unassigned:
             return False
         return all(len(pending) < 2 for pending in self._pending.values())
 
     @property
     def has_pending(self) -> bool:
         # Nothing is pending before the first test is handed out: xdist then ends its status line.
-        if not self._bound:
-            return bool(self._load.has_pending)
         return self._begun and (self.unassigned > 0 or any(self._pending.values()))
 
     def add_node(self, node: WorkerController) -> None:
@@ -109,38 +114,24 @@ class AsCompletedScheduling:
         return len(self._ready) + len(self._waiting)
 
     def schedule(self) -> None:
-        if not self._bound:
-            self._load.schedule()
-            return
         self._begun = True
         self.pump()
 
     def mark_test_complete(
         self, node: WorkerController, item_index: int, duration: float = 0
     ) -> None:
-        if not self._bound:
-            self._load.mark_test_complete(node, item_index, duration)
-            return
         self._pending[node].remove(item_index)
         self._quick = duration < QUICK
         self.pump()
 
     def mark_test_pending(self, item: str) -> None:
-        if not self._bound:
-            self._load.mark_test_pending(item)
-            return
         self._ready.appendleft(self._collection.index(item))
         self.pump()
-
-    def remove_pending_tests_from_node(
-        self, node: WorkerController, indices: Sequence[int]
-    ) -> None:
-        self._load.remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
         pending = self._pending.pop(node)
         crashed: str | None = self._load.remove_node(node)
-        if not self._bound or not pending:
+        if not pending:
             return crashed
         self._ready.extend(pending[1:])
         self.pump()
@@ -150,8 +141,13 @@ class AsCompletedScheduling:
         """Hand out the ready tests; when no test is left, let the xdist workers finish."""
         if not self._begun:
             return
-        self._absorb()
-        nodes = [node for node in self.nodes if not node.shutting_down]
+        if self._state.verdicts is not None:
+            over = self._state.session_runs.all_ended()
+            for tests in self._waiting.due(self._state.verdicts, over=over):
+                # The tests of one entry go to one xdist worker: a failed job fails one of them.
+                self._ready.extend(tests)
+                self._with_next.update(tests[:-1])
+        nodes = [node for node in self._load.nodes if not node.shutting_down]
         if self._ready and nodes:
             # Slow tests: hand the last ones out singly, to the worker that is done first.
             rounds, most = (1, 2 * CHUNK) if self._quick else (2, CHUNK)
@@ -173,16 +169,6 @@ class AsCompletedScheduling:
         if tests:
             self._pending[node].extend(tests)
             node.send_runtest_some(tests)
-
-    def _absorb(self) -> None:
-        reader = self._state.verdicts
-        if reader is None:
-            return
-        over = self._state.session_runs.all_ended()
-        for tests in self._waiting.due(reader, over=over):
-            # The tests of one entry go to one xdist worker: a failed job fails one of them.
-            self._ready.extend(tests)
-            self._with_next.update(tests[:-1])
 
 
 MAX_REPEATS = 3
@@ -207,7 +193,7 @@ class ControllerHooks:
         self._scheduler: AsCompletedScheduling | None = None
         self._wake_loop: Callable[[], None] = lambda: None
         state.context.coordination = self._coordination
-        shard = state.context.options.shard
+        shard = state.options.shard
         if shard is not None and shard.balance is not None:
             self._coordination.publish_balance(shard.balance)
 
@@ -271,7 +257,7 @@ class ControllerHooks:
     def _dispatch(
         self, session: pytest.Session, bindings: Sequence[Binding | None], tests: Sequence[str]
     ) -> None:
-        if not self._state.context.options.may_dispatch:
+        if not self._state.options.may_dispatch:
             return
         from pytest_manifest.plugin.dispatching import begin_dispatch
 
@@ -281,7 +267,7 @@ class ControllerHooks:
         for run in runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
-            self._scheduler.bind(bindings, tests)
+            self._scheduler.bind(self._state, bindings, tests)
         if (events := events_of(self._config)) is not None:
             self._wake_loop = tick_while_waiting(
                 events, lambda: self._state.report.poll(), self._pump
@@ -297,9 +283,10 @@ class ControllerHooks:
         self._wake_loop()
 
     def _pump(self) -> None:
-        if self._scheduler is not None and self._session is not None:
+        handout = None if self._scheduler is None else self._scheduler.handout
+        if handout is not None and self._session is not None:
             with ending_session(self._session):
-                self._scheduler.pump()
+                handout.pump()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
@@ -337,7 +324,8 @@ class ControllerHooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail the session where tests were not run because too many xdist workers crashed."""
-        left = 0 if self._scheduler is None else self._scheduler.unassigned
+        handout = None if self._scheduler is None else self._scheduler.handout
+        left = 0 if handout is None else handout.unassigned
         if not left or not self._given_up:
             return
         self._state.report.notices.append(

@@ -8,13 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
-from pytest_manifest.schema.shown import (
-    secrets_of,
-    shown_entry,
-    shown_receipt,
-    shown_text,
-    shown_verdict,
-)
+from pytest_manifest.schema import shown as hiding
 from pytest_manifest.schema.statuses import NOT_SENT, RAISED
 from pytest_manifest.text import many, middle, plural, printable, seconds, short
 from pytest_manifest.verdict.messages import SCHEMA_PATH
@@ -79,9 +73,9 @@ def explain(
     ``attempts``, oldest first, are shown where there is more than one. ``tree``: None where the
     attempt has no descendants. ``place``: the entry's file and line.
     """
-    secrets = secrets_of(entry, receipt)
-    entry, verdict = shown_entry(entry, secrets), shown_verdict(verdict, secrets)
-    receipt = None if receipt is None else shown_receipt(receipt, secrets)
+    secrets = hiding.secrets_of(entry, receipt)
+    entry, verdict = hiding.shown_entry(entry, secrets), hiding.shown_verdict(verdict, secrets)
+    receipt = None if receipt is None else hiding.shown_receipt(receipt, secrets)
     parts = [verdict.sentence]
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))
@@ -94,13 +88,13 @@ def explain(
         fields.append(("tree", tree.phrase))
     parts.append(_table_of(fields))
     if len(attempts) > 1:
-        told = [replace(one, message=shown_text(one.message, secrets)) for one in attempts]
+        told = [replace(one, message=hiding.shown_text(one.message, secrets)) for one in attempts]
         parts.append("\n".join(["Attempts:", *_attempts(told)]))
     if receipt is not None:
         parts.extend("\n".join(block) for block in (_traceback(receipt), _log(receipt)) if block)
     if tree is not None and tree.task_id:
         if tree.receipt is not None:
-            tree = replace(tree, receipt=shown_receipt(tree.receipt, secrets))
+            tree = replace(tree, receipt=hiding.shown_receipt(tree.receipt, secrets))
         parts.extend(_descendant(tree))
     return "\n\n".join(parts)
 
@@ -125,10 +119,8 @@ def _descendant(tree: TreeText) -> Iterator[str]:
 
 
 def _table(mismatches: Sequence[Mismatch]) -> Iterator[str]:
-    rows = [("", "expected", "actual")]
-    for mismatch in mismatches:
-        cells = mismatch.path, mismatch.expected, mismatch.actual
-        rows.append(tuple(middle(_one_line(cell), _CELL) for cell in cells))  # type: ignore[arg-type]  # three cells
+    cells = [("", "expected", "actual"), *((m.path, m.expected, m.actual) for m in mismatches)]
+    rows = [[middle(_one_line(cell), _CELL) for cell in row] for row in cells]
     wide, wider = (max(len(row[column]) for row in rows) for column in (0, 1))
     for path, expected, actual in rows:
         yield f"  {path:<{wide}}  {expected:<{wider}}  {actual}".rstrip()
@@ -136,7 +128,9 @@ def _table(mismatches: Sequence[Mismatch]) -> Iterator[str]:
 
 def _fields(entry: Entry, receipt: Receipt | None) -> Iterator[tuple[str, str]]:
     yield "entry", entry.id
-    yield "task", f"{entry.task}({_arguments(entry)})"
+    given = [short(value, _CELL) for value in entry.args]
+    given += [f"{key}={short(value, _CELL)}" for key, value in entry.kwargs.items()]
+    yield "task", f"{entry.task}({middle(_one_line(', '.join(given)), _WIDTH)})"
     if receipt is not None:
         yield "attempt", f"{receipt.attempt}, task id {printable(receipt.task_id)}"
         yield from _course(receipt)
@@ -152,12 +146,6 @@ def _attempts(attempts: Sequence[AttemptLine]) -> Iterator[str]:
         why = f"sent again ({_one_line(one.reason)}): " if one.reason else ""
         found = middle(_one_line(one.message), 2 * _WIDTH)
         yield f"  {one.number}  {printable(one.status):<{wide}}  {why}{found}"
-
-
-def _arguments(entry: Entry) -> str:
-    given = [short(value, _CELL) for value in entry.args]
-    given += [f"{key}={short(value, _CELL)}" for key, value in entry.kwargs.items()]
-    return middle(_one_line(", ".join(given)), _WIDTH)
 
 
 def _course(receipt: Receipt) -> Iterator[tuple[str, str]]:
@@ -237,16 +225,12 @@ def error_place(traceback: str | None) -> str | None:
         if line.endswith(_BEGIN):
             inside = True
         elif inside and (frame := _FRAME.match(line)) is not None:
-            origin = _frame_text(frame)
+            name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
+            within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
+            origin = f"{name}:{frame[2]}{within}"
         elif inside and line and not line.startswith("  "):
             inside = False
     return origin
-
-
-def _frame_text(frame: re.Match[str]) -> str:
-    name = re.split(r"[/\\]", frame[1])[-1][-_NAME_LIMIT:]
-    within = f" in {frame[3][:_NAME_LIMIT]}" if frame[3] else ""
-    return f"{name}:{frame[2]}{within}"
 
 
 def _log(receipt: Receipt, of: str = "The task's ") -> list[str]:
@@ -268,16 +252,14 @@ _LIMIT: Final = 300
 
 def brief(verdict: Verdict, receipt: Receipt | None) -> str:
     """Return one line of text for a list of failures."""
-    reason = best_known(verdict, receipt)
+    reason, text = best_known(verdict, receipt), verdict.sentence
     if isinstance(reason, Mismatch):
-        return _brief_line(f"{reason.path} is {reason.actual} where {reason.expected} was expected")
-    if reason is not None and verdict.verdict == "failed":
-        return _brief_line(f"{reason.type}: {reason.message}" if reason.message else reason.type)
-    if found := descendant_of(verdict):
-        return _brief_line(
-            f"its descendant {printable(found.task)!r} {found.came_to}: {found.said}"
-        )
-    return _brief_line(verdict.sentence)
+        text = f"{reason.path} is {reason.actual} where {reason.expected} was expected"
+    elif reason is not None and verdict.verdict == "failed":
+        text = f"{reason.type}: {reason.message}" if reason.message else reason.type
+    elif found := descendant_of(verdict):
+        text = f"its descendant {printable(found.task)!r} {found.came_to}: {found.said}"
+    return middle(" ".join(printable(text).split()), _LIMIT)
 
 
 def best_known(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
@@ -291,10 +273,6 @@ def best_known(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInf
     if mismatch.path == "state" and (verdict.verdict != "failed" or error is not None):
         return error
     return mismatch
-
-
-def _brief_line(text: str) -> str:
-    return middle(" ".join(printable(text).split()), _LIMIT)
 
 
 _Status = TypeVar("_Status", bound=str | None)

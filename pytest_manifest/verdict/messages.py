@@ -6,7 +6,7 @@ Each function takes what the reason is about, without secrets, and returns code 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Final, TypedDict
+from typing import ClassVar, Final
 
 from typing_extensions import Self
 
@@ -45,18 +45,16 @@ class Reported(Worded):
     worker: str = ""
     pid: int | None = None
 
+    @classmethod
+    def of(cls, receipt: Receipt, **fields: object) -> Self:
+        """Return it with where the job ran, and how it ended where that is a field."""
+        if "state" in cls._defaults:
+            fields["state"] = receipt.state
+        return cls(worker=receipt.worker or receipt.host or "", pid=receipt.pid, **fields)
+
     def words(self) -> dict[str, object]:
         pid = "" if self.pid is None else f" (pid {self.pid})"
         return {**vars(self), "where": f" on {self.worker}{pid}" if self.worker else ""}
-
-
-class _Place(TypedDict):
-    worker: str
-    pid: int | None
-
-
-def _place(receipt: Receipt) -> _Place:
-    return {"worker": receipt.worker or receipt.host or "", "pid": receipt.pid}
 
 
 def _error(receipt: Receipt) -> str:
@@ -139,11 +137,9 @@ def _with_tree(descendants: int, did: str) -> str:
 
 def passed(receipt: Receipt) -> Reason:
     """Return the reason that all expectations hold."""
-    worker, pid = receipt.worker or receipt.host or "", receipt.pid
     if receipt.state == "succeeded":
-        return AsExpected(worker=worker, pid=pid, runtime=receipt.runtime)
-    state, error = receipt.state, _error(receipt)
-    return EndedSoAsExpected(worker=worker, pid=pid, state=state, error=error)
+        return AsExpected.of(receipt, runtime=receipt.runtime)
+    return EndedSoAsExpected.of(receipt, error=_error(receipt))
 
 
 # Not as it was expected, though in the right state
@@ -179,20 +175,11 @@ def unmet(receipt: Receipt, found: Sequence[Mismatch], *, is_all: bool) -> Reaso
 
     ``is_all``: whether there are no more differences than those found.
     """
-    first, state, place = found[0], receipt.state, _place(receipt)
+    first, more, beyond = found[0], len(found) - 1, not is_all
     if first.path == SCHEMA_PATH:
-        return SchemaFlaw(state=state, flaw=first.actual, **place)
-    path, expected, actual, more = first.path, first.expected, first.actual, len(found) - 1
-    beyond = not is_all
-    return Unmet(
-        **place,
-        state=state,
-        path=path,
-        expected=expected,
-        actual=actual,
-        more=more,
-        beyond=beyond,
-    )
+        return SchemaFlaw.of(receipt, flaw=first.actual)
+    given = {"path": first.path, "expected": first.expected, "actual": first.actual}
+    return Unmet.of(receipt, **given, more=more, beyond=beyond)
 
 
 _UNCHECKED: Final = "The task ended as {state!r}{where}, but {names} cannot be checked: "
@@ -221,13 +208,13 @@ class TimesNotReported(InState):
 
 def unverifiable(receipt: Receipt, names: Sequence[str]) -> Reason:
     """Return which expectations cannot be checked."""
-    told, state, place = " and ".join(names), receipt.state, _place(receipt)
+    told = " and ".join(names)
     if not {"result", "schema"}.isdisjoint(names):
         if (size := receipt.evidence.get("result_omitted")) is not None:
-            return ResultTooLarge(names=told, state=state, size=str(size), **place)
+            return ResultTooLarge.of(receipt, names=told, size=str(size))
         if "result_not_json" in receipt.evidence:
-            return ResultNotJson(names=told, state=state, **place)
-    return TimesNotReported(names=told, state=state, **place)
+            return ResultNotJson.of(receipt, names=told)
+    return TimesNotReported.of(receipt, names=told)
 
 
 class Incomplete(InState):
@@ -244,7 +231,7 @@ class Incomplete(InState):
 
 def incomplete(receipt: Receipt, names: Sequence[str]) -> Reason:
     """Return which fields the receipt lacks."""
-    return Incomplete(names=", ".join(names), state=receipt.state, **_place(receipt))
+    return Incomplete.of(receipt, names=", ".join(names))
 
 
 class Duplicated(InState):
@@ -282,13 +269,9 @@ _BY_A_POOL: Final = " (a pool, too, gives a job again whose process died as it b
 
 def duplicated(entry: Entry, receipt: Receipt) -> Reason:
     """Return that the job ran more often than allowed."""
-    return Duplicated(
-        **_place(receipt),
-        state=receipt.state,
-        executions=receipt.executions,
-        allowed=entry.expect.executions,
-        redelivered=receipt.redelivered,
-    )
+    executions, again = receipt.executions, receipt.redelivered
+    allowed = entry.expect.executions
+    return Duplicated.of(receipt, executions=executions, allowed=allowed, redelivered=again)
 
 
 class OtherCode(Reported):
@@ -332,7 +315,7 @@ class RefusedByStore(Reported):
 
 def refused_by_store(receipt: Receipt) -> Reason:
     """Return that it is not known how a job ended, as the store did not take it."""
-    return RefusedByStore(error=_error(receipt), **_place(receipt))
+    return RefusedByStore.of(receipt, error=_error(receipt))
 
 
 # In another state than expected
@@ -457,31 +440,32 @@ class StoppedAtSoftLimit(RanTooLong):
 
 def wrong_state(entry: Entry, receipt: Receipt, state: State) -> Reason:
     """Return that the job ended otherwise than expected."""
-    expect, place, error = entry.expect, _place(receipt), _error(receipt)
+    expect, error = entry.expect, _error(receipt)
     wanted = "" if expect.state == "succeeded" else str(expect.state)
     match state:
         case "succeeded":
             kind = expect.error.type if expect.error is not None else None
-            return SucceededInstead(wanted=wanted, error=kind or "", **place)
+            return SucceededInstead.of(receipt, wanted=wanted, error=kind or "")
         case "failed":
-            return Raised(wanted=wanted, **place, **({"error": error} if error else {}))
+            return Raised.of(receipt, wanted=wanted, **({"error": error} if error else {}))
         case "timed_out":
             return _timed_out(entry, receipt, wanted)
         case "crashed":
-            return Died(wanted=wanted, error=error, **place)
-        case "ignored":
-            return Ignored(wanted=wanted, **place)
+            return Died.of(receipt, wanted=wanted, error=error)
         case "unknown_task":
-            return NotRegistered(wanted=wanted, task=entry.task, **place)
+            return NotRegistered.of(receipt, wanted=wanted, task=entry.task)
+        case "ignored":
+            return Ignored.of(receipt, wanted=wanted)
         case "expired":
-            return Expired(wanted=wanted, **place)
+            return Expired.of(receipt, wanted=wanted)
         case "revoked":
-            return Revoked(wanted=wanted, **place)
+            return Revoked.of(receipt, wanted=wanted)
+    rejected: type[Otherwise] = RejectedUnclear
     if receipt.has_trace:
-        return RejectedAfterStart(wanted=wanted, error=error, **place)
-    if receipt.source == "worker" and not receipt.redelivered:
-        return RejectedUnrun(wanted=wanted, error=error, **place)
-    return RejectedUnclear(wanted=wanted, error=error, **place)
+        rejected = RejectedAfterStart
+    elif receipt.source == "worker" and not receipt.redelivered:
+        rejected = RejectedUnrun
+    return rejected.of(receipt, wanted=wanted, error=error)
 
 
 _SOON = 0.9
@@ -498,14 +482,10 @@ def _timed_out(entry: Entry, receipt: Receipt, wanted: str) -> Reason:
         code = StoppedAtSoftLimit
     elif runtime is not None and runtime < _SOON * entry.timeout:
         code = StoppedAtOwnLimit
-    own = _is_of_the_task(entry)
-    return code(wanted=wanted, runtime=runtime, limit=entry.timeout, own=own, **_place(receipt))
-
-
-def _is_of_the_task(entry: Entry) -> bool:
-    """Return whether the limit comes from the task: neither from the entry nor by default."""
+    # The limit comes from the task: neither from the entry nor by default.
     default = Entry.model_fields["timeout"].default
-    return "timeout" not in entry.model_fields_set and entry.timeout != default
+    own = "timeout" not in entry.model_fields_set and entry.timeout != default
+    return code.of(receipt, wanted=wanted, runtime=runtime, limit=entry.timeout, own=own)
 
 
 def _is_own_soft_limit(entry: Entry, receipt: Receipt) -> bool:

@@ -127,7 +127,7 @@ def test_each_option_and_setting_has_the_anchor_that_its_errors_name() -> None:
         wanted = {
             one.dest if given else one.flag
             for one in ROWS.values()
-            if (one.ini if given else one.about)
+            if (one.ini if given else one.is_typed)
         }
         assert wanted <= set(rows)
         assert len(rows) == len(set(rows))

@@ -21,7 +21,7 @@ ALLOWED = {
     "planning.py": "the folder of a manifest, which is a source",
     "plugin/coordination.py": "in a folder of mkdtemp()",
     "plugin/session_runs.py": "/dev/null",
-    "plugin/option_conflicts.py": "the folder of pytest's own report; a file that exists",
+    "plugin/run_options.py": "the folder of pytest's own report; a file that exists",
     "processes.py": "locks, mode 0600",
     "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
     "reporting/summary.py": "GitHub's file of a step, which it has made",

@@ -57,7 +57,7 @@ def weights() -> dict[str, int]:
     return {
         "modules of the package": len(modules),
         "lines of code of the package": sum(code_lines(one.read_text("utf-8")) for one in modules),
-        "options": sum(bool(one.about) for one in ROWS.values()),
+        "options": sum(one.is_typed for one in ROWS.values()),
         "options and settings": len(ROWS),
         "words of the documents": sum(map(words, [*papers, *(ROOT / "docs").rglob("*.md")])),
         "lines of the tests": sum(len(one.read_text("utf-8").splitlines()) for one in tests),

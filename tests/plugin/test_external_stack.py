@@ -224,7 +224,7 @@ def test_rpc_results_cannot_be_looked_at_later(
         *options,
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*rpc:// come back only to the process that sent the jobs*"])
+    result.stderr.fnmatch_lines(["*rpc:// go only to the process that sent the jobs*"])
 
 
 @pytest.mark.live

@@ -147,7 +147,7 @@ def test_shards_share_a_limit(project: Project) -> None:
         [
             (
                 "ERROR: nothing was sent: --manifest-key-limit tenant=2 is for all 3 shards "
-                "together, which is less than one job each; make 2 shards or fewer, or allow more"
+                "together; make 2 shards or fewer, or allow more"
             )
         ]
     )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_manifest.plugin.report_texts import JobsBeside
+from pytest_manifest.plugin.outcome import JobsBeside
 from pytest_manifest.stack.in_memory_worker import logs_redacted
 from tests.plugin.conftest import Project
 

@@ -44,20 +44,19 @@ def test_a_plan_is_made_by_one_and_read_by_the_others(
     """Whoever comes second waits, and then finds it done."""
     made: list[int] = []
 
-    def want(number: int) -> None:
-        with coordination.planning("a:b") as known:
-            if not known.done:
-                made.append(number)
-                known.finish(tmp_path / "m.jsonl")
+    def make() -> Path:
+        made.append(1)
+        return tmp_path / "m.jsonl"
 
-    threads = [threading.Thread(target=want, args=(n,)) for n in range(8)]
+    threads = [
+        threading.Thread(target=coordination.planned_once, args=("a:b", make)) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     assert len(made) == 1
-    with coordination.planning("a:b") as known:
-        assert known.path == (tmp_path / "m.jsonl").resolve()
+    assert coordination.planned_once("a:b", make) == (tmp_path / "m.jsonl").resolve()
     coordination.publish_plan("c:d", None)
     assert coordination.wait_for_plan("c:d") is None
 

@@ -12,9 +12,13 @@ from pytest_manifest import signing
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin import option_kinds, option_values
-from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
 from pytest_manifest.plugin.options import ROWS, Options, any_given
-from pytest_manifest.plugin.run_options import check_work_order, worker_keys
+from pytest_manifest.plugin.run_options import (
+    check_work_order,
+    read_options,
+    refuse_unwritable,
+    worker_keys,
+)
 from pytest_manifest.schema.fields import MOST_SECONDS
 from pytest_manifest.signing import sign_order
 

@@ -16,7 +16,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin import dispatching
 from pytest_manifest.plugin.manifest_store import ManifestStore, Selection, select
-from pytest_manifest.plugin.option_conflicts import read_options
+from pytest_manifest.plugin.run_options import read_options
 from pytest_manifest.reporting.run_report import Notices
 from pytest_manifest.run import Run
 
