@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 236,
-    "lines of code of the package": 41_131,
+    "modules of the package": 233,
+    "lines of code of the package": 40_694,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_858,
-    "lines of the tests": 114_589,
+    "words of the documents": 54_857,
+    "lines of the tests": 114_590,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
