@@ -152,20 +152,14 @@ def redelivery_findings(
     """
     by_app = Worker("", prefetch=publisher.app.conf.worker_prefetch_multiplier)
     asked = [one if one.has_stats else replace(by_app, queues=one.queues) for one in workers]
-    late = acks_late(workers)
+    by_tasks = {name: bool(task.acks_late) for name, task in publisher.tasks.items()}
+    late = by_tasks | acks_late(workers)
 
     def is_late(task: str) -> bool:
-        return late[task] if task in late else _acks_late_by_app(publisher, task)
+        return late.get(task, bool(publisher.app.conf.task_acks_late))
 
     found = list(holdings(demand, asked or [by_app], queues, is_late))
     return findings_of(found, held_for, accepted)
-
-
-def _acks_late_by_app(publisher: Publisher, task: str) -> bool:
-    known = publisher.tasks.get(task)
-    if known is None:
-        return bool(publisher.app.conf.task_acks_late)
-    return bool(known.acks_late)
 
 
 def holdings(

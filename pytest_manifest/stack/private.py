@@ -37,13 +37,8 @@ USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the supervisor does not try again."""
 
 
-class _Kept:
-    """The broker that this process is kept to; "": none."""
-
-    url = ""
-
-
-_kept: Final = ProcessState(_Kept, is_of_worker=True)
+_kept_to: Final = ProcessState(str, is_of_worker=True)
+"""The broker that this process is kept to; "": none."""
 
 
 def keep_to(url: str) -> None:
@@ -56,7 +51,7 @@ def keep_to(url: str) -> None:
         return kind(app=app, url=place)
 
     _exchange_settings(url)
-    _kept.now.url = url
+    _kept_to.now = url
     # Not by a setting: an app's class may name a class of backends.
     celery.keep_results_by(own_backend)
 
@@ -72,7 +67,7 @@ def keep_to(url: str) -> None:
 
 def is_kept() -> bool:
     """Tell whether this process has been kept to a stack."""
-    return bool(_kept.now.url)
+    return bool(_kept_to.now)
 
 
 def leads_elsewhere(app: Any, url: str) -> str:

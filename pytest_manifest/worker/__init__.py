@@ -76,18 +76,12 @@ def current_job() -> Job | None:
     return None if facts is None else Job(facts.run, facts.entry, facts.attempt, facts.task_id)
 
 
-class _Main:
-    """The main process of the worker that this process belongs to, by its pid."""
-
-    def __init__(self) -> None:
-        self.pid: int | None = None
-
-
-_main: Final = ProcessState(_Main, is_of_worker=True)
+_main: Final = ProcessState(int, is_of_worker=True)
+"""The pid of the main process of the worker that this process belongs to; 0: not known."""
 
 
 def _on_worker_init(sender: object, **_: object) -> None:
-    _main.now.pid = os.getpid()
+    _main.now = os.getpid()
     app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
     instrument(app)
     if not is_in_process(str(app.conf.broker_url)):  # no other process can ask there
@@ -127,7 +121,7 @@ def _on_process_init(**_: object) -> None:
 
     instrument(current_app)
     # A solo worker, which has no process of its own for its tasks, sends this signal too.
-    enter_process(is_pool_child=os.getpid() != _main.now.pid)
+    enter_process(is_pool_child=os.getpid() != _main.now)
 
 
 def _on_failed_receiver(receiver: object, error: BaseException) -> None:

@@ -18,20 +18,13 @@ SETTING: Final = "manifest_signing_key"
 """The app's setting that names the file of the private key; the environment goes before it."""
 
 
-class _Key:
-    """The key of this process, read at its first use."""
-
-    def __init__(self) -> None:
-        self.signer: Signer | None = None
-        self.is_read = False
-
-
-_key: Final = ProcessState(_Key, is_of_worker=True)
+_key: Final[ProcessState[list[Signer | None]]] = ProcessState(list, is_of_worker=True)
+"""The key of this process; empty before it is read, at its first use."""
 
 
 def use(signer: Signer | None) -> None:
     """Sign with this key from here on; None: with none."""
-    _key.now.signer, _key.now.is_read = signer, True
+    _key.now = [signer]
 
 
 def forget() -> None:
@@ -44,13 +37,13 @@ def signer() -> Signer | None:
 
     One that cannot be used is logged, once: the worker goes on, and what it reports is unsigned.
     """
-    if not _key.now.is_read:
+    if not _key.now:
         try:
             use(_configured())
         except SigningError as error:
             use(None)
             logger.error("what this worker reports is not signed: {}", error)
-    return _key.now.signer
+    return _key.now[0]
 
 
 def _configured() -> Signer | None:
