@@ -212,10 +212,10 @@ class SupervisorClient:
         self.flower_url = news.get("flower_url", self.flower_url)
         if died := news.get("died"):
             tail = tuple(map(redact, died["tail"]))
-            gone = WorkerExit(died["name"], died["pid"], died["returncode"], tail)
-            logger.warning("{} (pid {}) ended with code {}", gone.name, gone.pid, gone.returncode)
-            if gone.name == stack_settings.WORKER:
-                self.exits.append(gone)
+            name, pid, code = died["name"], died["pid"], died["returncode"]
+            logger.warning("{} (pid {}) ended with code {}", name, pid, code)
+            if name == "worker":
+                self.exits.append(WorkerExit(stack_settings.WORKER, pid, code, tail))
         if failed := news.get("failed"):
             self.failure = failure_message(failed)
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import environment
@@ -37,7 +38,7 @@ class Child:
     descriptors of locks.
     """
 
-    name: str
+    name: Literal["broker", "worker", "flower"]
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
@@ -174,7 +175,9 @@ def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder
         env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
         env[processes.LOG_JOBS] = "0"
-    return Child(WORKER, _worker_command(settings), env, Path(settings.cwd), worker_log(directory))
+    return Child(
+        "worker", _worker_command(settings), env, Path(settings.cwd), worker_log(directory)
+    )
 
 
 def _key_file(directory: Path, pem: str) -> Path:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import remove
@@ -25,9 +26,11 @@ from pytest_manifest.stack.settings import (
     READY_LINE,
     STOP_AND_KEEP_LINE,
     STOP_LINE,
+    WORKER,
     Death,
     Failure,
     Settings,
+    State,
 )
 from pytest_manifest.stack.state import StateWriter, failure_message, refuse
 
@@ -69,9 +72,7 @@ class Supervisor:
         self.parent = os.getppid()
         self.password = os.urandom(18).hex()
         self.port = 0
-        self.broker: services.Child | None = None
-        self.worker: services.Child | None = None
-        self.flower: services.Child | None = None
+        self.children: dict[str, services.Child] = {}
         self.ready = False
         self.stopping = False
         self._input = b""
@@ -99,17 +100,15 @@ class Supervisor:
     def _start_broker(self) -> None:
         for _ in range(PORT_ATTEMPTS):
             self.port = valkey.free_port()
-            self.broker = services.broker_child(
+            broker = services.broker_child(
                 self.settings, self.directory, self.port, self.password, self.data
             )
-            self._start(self.broker)
-            if self._broker_answers() or self.stopping:
+            self._start(broker)
+            if self._broker_answers(broker) or self.stopping:
                 break
             # Mostly another process was quicker to take the port.
         else:
-            self._fail(
-                self._broker_failure(), services.tail(self.broker.log) if self.broker else []
-            )
+            self._fail(self._broker_failure(), services.tail(broker.log))
             return
         if self.data is not None and not self.stopping:
             if self.data.may_be_truncated:
@@ -119,10 +118,8 @@ class Supervisor:
         url = services.broker_url(self.port, self.password)
         self.report.say({"broker_url": url})
 
-    def _broker_answers(self) -> bool:
+    def _broker_answers(self, broker: services.Child) -> bool:
         deadline = time.monotonic() + BROKER_SECONDS
-        broker = self.broker
-        assert broker is not None
         while time.monotonic() < deadline and not self.stopping:
             if broker.process is None or broker.process.poll() is not None:
                 break
@@ -146,30 +143,18 @@ class Supervisor:
 
     def _start_rest(self) -> None:
         url = services.broker_url(self.port, self.password)
-        self.worker = services.worker_child(self.settings, self.directory, url, self.data)
-        self._start(self.worker)
+        self._start(services.worker_child(self.settings, self.directory, url, self.data))
         if self.settings.flower:
             port, password = self.settings.flower_port or valkey.free_port(), os.urandom(18).hex()
-            self.flower = services.flower_child(self.settings, self.directory, url, port, password)
-            self._start(self.flower)
+            self._start(services.flower_child(self.settings, self.directory, url, port, password))
             url = f"http://{valkey.HOST}:{port}"
             self.report.say({"flower_url": url, "flower_password": password})
 
     def _start(self, child: services.Child) -> None:
-        self._say_pid(child, child.start())
-
-    def _say_pid(self, child: services.Child, pid: int) -> None:
-        if child is self.worker:
-            self.report.say({"worker": pid})
-        elif child is self.broker:
-            self.report.say({"broker": pid})
-        else:
-            self.report.say({"flower": pid})
+        self.children[child.name] = child
+        self.report.say(cast("State", {child.name: child.start()}))
 
     # Watching
-
-    def _children(self) -> list[services.Child]:
-        return [child for child in (self.worker, self.flower, self.broker) if child is not None]
 
     def _listen(self) -> None:
         self._wake, waker = os.pipe()
@@ -187,7 +172,8 @@ class Supervisor:
 
     def _pause(self) -> float | None:
         """Give the seconds until something is due."""
-        due = [child.restart_at for child in self._children() if child.restart_at is not None]
+        times = [child.restart_at for child in self.children.values()]
+        due = [one for one in times if one is not None]
         soon = max(0.0, min(due) - time.monotonic()) if due else None
         if self.settings.detached:
             return soon
@@ -220,7 +206,7 @@ class Supervisor:
                 self.ready = True
 
     def _check_children(self) -> None:
-        for child in self._children():
+        for child in [*self.children.values()]:
             pid = child.pid or 0
             code = child.reap()
             if code is not None:
@@ -233,17 +219,17 @@ class Supervisor:
     def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
         tail = services.tail(child.log)
-        self._say_pid(child, 0)
+        self.report.say(cast("State", {child.name: 0}))
         died = Death(name=child.name, pid=pid, returncode=code, tail=tail)
         self.report.mention({"died": died})
         now = time.monotonic()
         if now - child.started_at > PROVEN_SECONDS:
             child.deaths = []
-        booting = not self.ready and child is self.worker
+        booting = not self.ready and child.name == "worker"
         if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
-            self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
+            self._fail(f"worker {WORKER} cannot start (it ended with code {code})", tail)
             return
-        if child is self.broker and len(child.deaths) >= BROKER_DEATHS:
+        if child.name == "broker" and len(child.deaths) >= BROKER_DEATHS:
             self._fail(f"the private Valkey server ends again and again (with code {code})", tail)
             return
         recent = sum(1 for death in child.deaths if now - death <= RECENT_SECONDS)
@@ -257,7 +243,8 @@ class Supervisor:
 
     def _end(self) -> None:
         self.stopping = True
-        clients = [child for child in (self.worker, self.flower) if child is not None]
+        broker = self.children.pop("broker", None)
+        clients = [*self.children.values()]
         gently = self.settings.detached or self.keeps_data
         for child in clients:
             if gently:
@@ -269,22 +256,21 @@ class Supervisor:
                 child.signal_group(signal.SIGTERM)
         # Not while jobs may go on: one of them may be waiting for something in the broker.
         self._wait_ended(clients, GRACE_SECONDS, meanwhile=None if gently else self._release)
-        self._end_broker()
+        if broker is not None:
+            self._end_broker(broker)
         self.report.close()
         if self.data is not None and not self.keeps_data:
             self.data.remove()
         remove(self.directory)
 
-    def _end_broker(self) -> None:
-        if self.broker is None:
-            return
+    def _end_broker(self, broker: services.Child) -> None:
         if self.keeps_data:
-            self.broker.send(signal.SIGTERM)
-            self._wait_ended([self.broker], valkey.FLUSH_SECONDS)
-            if self.data is not None and self.broker.returncode == 0:
+            broker.send(signal.SIGTERM)
+            self._wait_ended([broker], valkey.FLUSH_SECONDS)
+            if self.data is not None and broker.returncode == 0:
                 self.data.end()
-        self.broker.signal_group()
-        self._wait_ended([self.broker], GRACE_SECONDS)
+        broker.signal_group()
+        self._wait_ended([broker], GRACE_SECONDS)
 
     def _release(self) -> None:
         valkey.unblock_clients(self.port, self.password)
