@@ -104,27 +104,18 @@ def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, 
 
 
 def goes_on(children: Children, task: Any) -> bool:
-    """Return whether an execution of this task may start more once its end is stored."""
-    if children.goes_on is None:
-        children.goes_on = speaks_after_its_end(task)
-    return children.goes_on
+    """Return whether an execution of this task may start more once its end is stored.
 
-
-def speaks_after_its_end(task: Any) -> bool:
-    """Return whether handlers of a task, or of all tasks, are called once its end is stored.
-
-    They may start others.
+    It may where handlers of the task, or of all tasks, are called then.
     """
-    if task is None:
-        return False
-    return (
-        any(
-            getattr(type(task), name, None) is not getattr(Task, name)
-            for name in ("on_success", "on_failure", "after_return")
+    if children.goes_on is None:
+        handlers = ("on_success", "on_failure", "after_return")
+        children.goes_on = task is not None and (
+            any(getattr(type(task), one, None) is not getattr(Task, one) for one in handlers)
+            or bool(signals.task_success.receivers or signals.task_failure.receivers)
+            or _has_others_after_it()
         )
-        or bool(signals.task_success.receivers or signals.task_failure.receivers)
-        or _has_others_after_it()
-    )
+    return children.goes_on
 
 
 def _has_others_after_it() -> bool:
