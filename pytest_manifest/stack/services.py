@@ -5,7 +5,6 @@ Secrets reach them by a file or the environment alone.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -92,10 +91,9 @@ class Child:
         return code
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process itself, not its group."""
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+        """Signal the process itself, not its group; nothing where it has ended."""
+        if self.process is not None:
+            self.process.send_signal(number)
 
     def signal_group(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal the process and all of its group."""
