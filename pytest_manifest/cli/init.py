@@ -229,8 +229,7 @@ def init(
     if made.settings is None and made.app != OWN_APP:
         made.command.append(PRIVATE_STACK)  # the app may name a broker that others use, too
     made.command += shlex.split(PLAN_OPTIONS)
-    where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
-    answer(_document(made, found), _lines(made, where[0] if where else None, found), json=json)
+    answer(_document(made, found), _lines(made, found), json=json)
 
 
 def _check_names(folder: Path, *, own: bool) -> None:
@@ -377,9 +376,9 @@ def _document(made: _Scaffold, found: Sequence[FoundApp]) -> dict[str, JsonValue
     }
 
 
-def _lines(made: _Scaffold, where: str | None, found: Sequence[FoundApp]) -> Iterator[str]:
-    if where is not None:
-        yield f"Celery app {made.app}, found in {where}"
+def _lines(made: _Scaffold, found: Sequence[FoundApp]) -> Iterator[str]:
+    if app := next((one for one in found if one.name == made.app), None):
+        yield f"Celery app {made.app}, found in {app.path.relative_to(made.folder)}"
         if others := ", ".join(one.name for one in found if one.name != made.app):
             yield f"  others: {others}; name one by --app"
     if "jobs.py" in made.created:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,7 +14,7 @@ from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import hide_secrets
 from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest import read_manifest
 from pytest_manifest.manifest.jsonl import open_regular
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.text import plural
@@ -40,18 +40,19 @@ def lint(
     hide_secrets()
     _check_readable(files)
     signatures = None if app is None else TaskSignatures(app)
-    results = [(path, *_check(path, signatures)) for path in files]
-    total = sum(len(faults) for _, _, faults in results)
-    lines = (
-        line
-        for path, entries, faults in results
-        for line in (
-            [redact(str(fault)) for fault in faults]
-            or [f"{path}: {plural(entries, 'entry')}, no fault"]
-        )
-    )
-    found: list[JsonValue] = [_document(*result) for result in results]
-    answer({"files": found, "faults": total}, lines, json=json)
+    documents: list[JsonValue] = []
+    lines: list[str] = []
+    total = 0
+    for path in files:
+        entries, faults = _check(path, signatures)
+        total += len(faults)
+        no_fault = f"{path}: {plural(entries, 'entry')}, no fault"
+        lines += [redact(str(one)) for one in faults] or [no_fault]
+        rows: list[JsonValue] = [
+            {"line": one.line or None, "message": redact(one.message)} for one in faults
+        ]
+        documents.append({"file": str(path), "entries": entries, "faults": rows})
+    answer({"files": documents, "faults": total}, lines, json=json)
     if total:
         raise typer.Exit(FOUND)
 
@@ -68,13 +69,6 @@ def _check_readable(files: Sequence[Path]) -> None:
         raise ManifestError(faults)
 
 
-def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, JsonValue]:
-    found: list[JsonValue] = [
-        {"line": one.line or None, "message": redact(one.message)} for one in faults
-    ]
-    return {"file": str(path), "entries": entries, "faults": found}
-
-
 def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fault]]:
     """Return how many entries a file has, and its faults; those of its form come first, alone."""
     try:
@@ -85,12 +79,10 @@ def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fau
             said = f"the reading stopped here, after {MOST_FAULTS:,} faults; correct these first"
             faults.append(Fault(path, error.read_to, said))
         return 0, faults
-    return len(manifest), list(_faults(manifest, signatures))
-
-
-def _faults(manifest: Manifest, signatures: TaskSignatures | None) -> Iterator[Fault]:
     if signatures is None:
-        return
-    for line, entry in manifest.numbered():
-        for message in signatures.problems(entry):
-            yield Fault(manifest.path, line, f"entry {entry.id!r}: {message}")
+        return len(manifest), []
+    return len(manifest), [
+        Fault(path, line, f"entry {entry.id!r}: {message}")
+        for line, entry in manifest.numbered()
+        for message in signatures.problems(entry)
+    ]

@@ -48,7 +48,8 @@ def main() -> None:
         warn(f"manifest: {error}")
         sys.exit(USER_ERROR)
     except OSError as error:
-        _leave_unwritten()
+        # Have what is still to be printed lead nowhere: at exit Python would try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(0)  # the reader of a pipe has seen enough
         what = error.filename or "its output"
@@ -82,11 +83,6 @@ def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
     while cause is not None and not isinstance(cause, kind):
         cause = cause.__context__
     return cause is not None
-
-
-def _leave_unwritten() -> None:
-    """Have what is still to be printed lead nowhere: at exit Python would try again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_version(*, wanted: bool) -> None:

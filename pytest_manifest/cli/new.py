@@ -176,15 +176,8 @@ def _fault(path: Path, line: int, message: str) -> ManifestError:
 MOST_FAULTS: Final = 20
 
 
-class Columns(NamedTuple):
-    """The columns that are no arguments: with the entries' ids, and those shown in reports."""
-
-    ids: str | None
-    meta: Sequence[str]
-
-
 def _source(
-    path: Path | None, query: str | None, url: str | None, columns: Columns
+    path: Path | None, query: str | None, url: str | None
 ) -> AbstractContextManager[Rows | None]:
     """Open the rows; None where there are none. Raises PlanError for what excludes itself."""
     if path is not None and query is not None:
@@ -195,8 +188,6 @@ def _source(
         return csv_rows(path)
     if query is not None and url is not None:
         return sql_rows(query, url)
-    if columns.ids or columns.meta:
-        raise PlanError("--id and --meta name columns; give --csv or --sql, too")
     return nullcontext()
 
 
@@ -238,9 +229,10 @@ def new(
 
     check_target(output, force=force, json=json)
     signature = TaskSignatures(app or default_app(Path.cwd())).of(task)
-    columns = Columns(id_column, meta or ())
-    with _source(csv, sql, url, columns) as rows:
-        lines = map(dump_entry, _entries(signature, rows, columns))
+    with _source(csv, sql, url) as rows:
+        if rows is None and (id_column or meta):
+            raise PlanError("--id and --meta name columns; give --csv or --sql, too")
+        lines = map(dump_entry, _entries(signature, rows, id_column, meta or ()))
         if output is None:
             for line in lines:
                 sys.stdout.buffer.write(line + b"\n")
@@ -264,26 +256,29 @@ def new(
     answer({"file": str(output), "entries": count, "next": command}, said, json=json)
 
 
-def _entries(signature: TaskSignature, rows: Rows | None, columns: Columns) -> Iterator[Entry]:
+def _entries(
+    signature: TaskSignature, rows: Rows | None, ids: str | None, shown: Sequence[str]
+) -> Iterator[Entry]:
+    """Yield the entries of rows; ``ids``: the column with their ids; ``shown``: in reports."""
     name = signature.task.rpartition(".")[2]
     if rows is None:
         yield _entry(f"{name}-1", signature, signature.arguments(), {})
         return
     optional = {one.name: one.default is not one.empty for one in signature.parameters}
-    taken = _argument_columns(signature, optional, rows, columns)
+    taken = _argument_columns(signature, optional, rows, {*shown, *([ids] if ids else ())})
     faults: list[Fault] = []
     more = 0
     known: dict[str, int] = {}
     for number, row in enumerate(rows.rows, 1):
         try:
-            entry_id = _id(row, columns.ids, f"{name}-{number}", known)
+            entry_id = _id(row, ids, f"{name}-{number}", known)
             kwargs = {
                 column: _value(signature, column, row.values[column], are_text=rows.are_text)
                 for column in taken
                 # An empty cell leaves the argument to its default.
                 if not (rows.are_text and row.values[column] == "" and optional.get(column))
             }
-            meta = {column: jsonable(row.values[column]) for column in columns.meta}
+            meta = {column: jsonable(row.values[column]) for column in shown}
             entry = _entry(entry_id, signature, kwargs, meta)
         except ValueError as error:
             more += len(faults) >= MOST_FAULTS
@@ -297,11 +292,10 @@ def _entries(signature: TaskSignature, rows: Rows | None, columns: Columns) -> I
 
 
 def _argument_columns(
-    signature: TaskSignature, optional: Mapping[str, bool], rows: Rows, columns: Columns
+    signature: TaskSignature, optional: Mapping[str, bool], rows: Rows, apart: set[str]
 ) -> list[str]:
     """Return the columns that are arguments. Raises PlanError for those that are nothing."""
     there = ", ".join(rows.columns)
-    apart = {one for one in (columns.ids, *columns.meta) if one is not None}
     if absent := apart.difference(rows.columns):
         raise PlanError(f"{rows.path}: there is no column {min(absent)!r}, but {there}")
     others = [name for name in rows.columns if name not in apart or name in optional]
