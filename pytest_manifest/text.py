@@ -93,6 +93,11 @@ def json_line(text: str) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
+def is_drawable(text: str) -> bool:
+    """Return whether a terminal draws each character, and obeys none."""
+    return text.isprintable()
+
+
 def number_unprintable(text: str) -> str:
     r"""Return text on one line, with the number of whatever cannot be drawn: ``\u001b``."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
@@ -157,10 +162,10 @@ def fitting(text: str, width: int) -> str:
 
 
 def _width(character: str) -> int:
-    from wcwidth import wcwidth  # its tables take milliseconds to load: most text is ASCII
+    from rich.cells import get_character_cell_size  # its tables take milliseconds to load
 
-    # The selector adds a column to the character before it; unprintable characters have -1.
-    return 1 if character == EMOJI else max(wcwidth(character), 0)
+    # The selector adds a column to the character before it.
+    return 1 if character == EMOJI else get_character_cell_size(character)
 
 
 # Shortened text

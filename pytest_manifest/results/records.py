@@ -25,6 +25,7 @@ from pydantic import (
     GetPydanticSchema,
     InstanceOf,
     JsonValue,
+    OnErrorOmit,
     TypeAdapter,
     ValidationError,
 )
@@ -56,12 +57,6 @@ def _else(value: object = None) -> GetPydanticSchema:
     )
 
 
-_OR_NOTHING: Final = GetPydanticSchema(
-    lambda source, handler: core_schema.with_default_schema(handler(source), on_error="omit")
-)
-"""The mark of an item that is left out where it is of another kind."""
-
-
 def _objects(value: object) -> object:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
@@ -74,7 +69,7 @@ def _placed(record: object) -> object:
 
 
 _Number = Annotated[fields.Whole, Field(strict=True)]
-_Each = Annotated[fields.Text, _OR_NOTHING]
+_Each = OnErrorOmit[fields.Text]
 MaybeText = Annotated[fields.Text | None, _else()]
 Number = Annotated[_Number, _else(0)]
 MaybeNumber = Annotated[_Number | None, _else()]

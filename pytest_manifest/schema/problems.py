@@ -40,7 +40,6 @@ _LONGEST = 200
 """Characters of a field's name that are looked at."""
 _FORMS = "(short)", "(long)", WHOLE
 _OWN = (
-    "array_item",
     "json_value",
     "empty_range",
     "unprintable",

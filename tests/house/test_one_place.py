@@ -56,7 +56,7 @@ def is_text_for_people(node: ast.AST) -> bool:
             return text in ("ies", "unicode-escape") or bool(BIDIRECTIONAL.search(text))
         case ast.Call(func=ast.Name(id="divmod"), args=[_, ast.Constant(value=60)]):
             return True
-        case ast.ImportFrom(module="wcwidth") | ast.alias(name="wcwidth"):
+        case ast.ImportFrom(module="rich.cells") | ast.alias(name="rich.cells"):
             return True
     return False
 

@@ -141,7 +141,7 @@ def test_widths_are_loaded_with_the_first_that_needs_them() -> None:
     code = "import sys; from pytest_manifest.text import cut; cut('a' * 9, 5); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pytest_manifest.text" in done.stdout.split()
-    assert "wcwidth" not in done.stdout.split()
+    assert "rich.cells" not in done.stdout.split()
 
 
 @given(st.text(st.characters(codec="utf-8")), st.integers(-1, 60))
