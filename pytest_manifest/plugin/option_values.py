@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -314,9 +315,23 @@ def plan_options(given: Sequence[Given]) -> Mapping[str, str]:
     return found
 
 
-def settings_file(given: argparse.Namespace) -> tuple[str, ...]:
-    """Return the arguments by which a command line names the file of pytest's settings."""
-    return ("-c", str(given.inifilename)) if given.inifilename else ()
+def settings_arguments(given: argparse.Namespace) -> tuple[str, ...]:
+    """Return the arguments by which a command line has its settings of pytest, without passwords.
+
+    A command that goes on with a run needs them all: ``-o manifest_dir=`` says where the run is.
+    """
+    own = ("-c", str(given.inifilename)) if given.inifilename else ()
+    pairs = (one.partition("=") for one in given.override_ini or ())
+    shown = (("-o", f"{name}{equals}{_without_password(value)}") for name, equals, value in pairs)
+    return (*own, *chain.from_iterable(shown))
+
+
+def _without_password(value: str) -> str:
+    if "://" not in value:
+        return value
+    from pytest_manifest.redaction.texts import redact_url
+
+    return redact_url(value)
 
 
 def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
@@ -324,13 +339,10 @@ def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) 
 
     They are without passwords. A command that goes on with the run needs them, too.
     """
-    yield from (f" {shlex.quote(one)}" for one in settings_file(given))
+    yield from (f" {shlex.quote(one)}" for one in settings_arguments(given))
     for name in ("app", "broker", "backend"):
         if value := getattr(given, rows[name].dest):
-            from pytest_manifest.redaction.texts import redact_url
-
-            shown = redact_url(value) if "://" in value else value
-            yield f" {rows[name].flag}={shlex.quote(shown)}"
+            yield f" {rows[name].flag}={shlex.quote(_without_password(value))}"
     if getattr(given, rows["use_running_stack"].dest):
         yield f" {rows['use_running_stack'].flag}"
 

@@ -133,7 +133,7 @@ class Options:
         self.ledgers, self.stacks = self.folder / "runs", self.folder / "stacks"
         looks = (getattr(given, name, False) for name in values.LOOKING_ONLY.split())
         self.may_dispatch = not any(looks)
-        self.settings_file = values.settings_file(given)
+        self.settings_arguments = values.settings_arguments(given)
         self.stack_arguments = "".join(values.stack_arguments(given, ROWS))
         self.report = self.reports.get(values.PAGE)
         self.markdown = self.reports.get(values.MARKDOWN)

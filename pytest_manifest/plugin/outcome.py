@@ -388,7 +388,7 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
     options = state.options
     root = options.root
     name = short_path(binding.manifest, root)
-    audit = ["pytest", *options.settings_file, f"--manifest={name}", "--manifest-audit"]
+    audit = ["pytest", *options.settings_arguments, f"--manifest={name}", "--manifest-audit"]
     ledger = None if state.verdicts is None else state.verdicts.ledger_of(binding)
     if options.receipts is not None:
         receipts = short_path(options.receipts, root)

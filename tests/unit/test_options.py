@@ -549,6 +549,10 @@ def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytes
     assert read(pytester, M, *given, ini=INI).stack_arguments == (
         " --manifest-app=b:app --manifest-broker='redis://:***@h/1'"
     )
+    settings = ("-o", "manifest_dir=its own", "-o", "manifest_broker=redis://:secret@h/2")
+    assert read(pytester, M, *settings).stack_arguments == (
+        " -o 'manifest_dir=its own' -o 'manifest_broker=redis://:***@h/2'"
+    )
     assert read(pytester, M, "--manifest-stack").stack_arguments == " --manifest-stack"
     assert read(pytester, M, ini=INI).stack_arguments == ""
 
