@@ -118,11 +118,13 @@ def _rule(
     """
     found = Judging(ledger).judge(work, attempts).judgement
     kind: type[Reason] = type(found.finding.reason)
+    fact = of_descendant(found.finding.reason, attempts) or found.end
     if not found.is_final and kind is type(UNEXPLAINED):
         known = ledger.verdicts.reasons([work.id]).get(work.id)
         kind = Reason.by_code.get(str(known.reason.get("code")), kind) if known else kind
+        overs = ledger.jobs.run_facts(attempts[-1].own.job.run).overs if known else ()
+        fact = overs[-1].seq if fact is None and overs else fact
     letter, code = kind.rule, kind.code
-    fact = of_descendant(found.finding.reason, attempts) or found.end
     if fact is None and letter == "B":
         fact = held_back_by(attempts)
     by = "" if fact is None else f" by fact {fact}"

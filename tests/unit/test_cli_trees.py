@@ -17,7 +17,7 @@ from pytest_manifest.cli.facts import of_descendant
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored, Withheld
-from pytest_manifest.schema.run_facts import StoreFact, TaskFact
+from pytest_manifest.schema.run_facts import RunOver, StoreFact, TaskFact
 from pytest_manifest.verdict.problems import StackEnded
 from pytest_manifest.verdict.reasons import UNEXPLAINED
 from pytest_manifest.verdict.tree import ByDescendant
@@ -162,9 +162,11 @@ def test_facts_say_why_an_entry_is_pending(tmp_path: Path, monkeypatch: pytest.M
     with Ledger.open(path, write=True) as ledger:
         reason = StackEnded(why=UNEXPLAINED).document()
         known = verdict("a", "pending").model_copy(update={"reason": reason})
+        ledger.facts.append([(None, RunOver(seq=0, at=MOMENT, why="ended"))])
+        over = ledger.facts.last_seq()
         ledger.verdicts.record([(known, None)])
     last = manifest("show", "a", "--facts").splitlines()[-1]
-    assert last.startswith("judged pending: stack_ended, rule F (")
+    assert last.startswith(f"judged pending by fact {over}: stack_ended, rule F (")
 
 
 def test_an_entry_was_planned_as_its_run_began(run: Path) -> None:
