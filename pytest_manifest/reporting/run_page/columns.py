@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -40,9 +40,9 @@ _BARS: Final = ("row", "place", "outcome", "number", "start", "end")
 class Names:
     """Keep each of many repeated texts once, and replace it by its position in the list."""
 
-    def __init__(self, known: Sequence[str] = ()) -> None:
-        self.texts = list(known)
-        self._index = {text: number for number, text in enumerate(self.texts)}
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._index: dict[str, int] = {}
 
     def index(self, text: str | None) -> int:
         """Return the text's position in the list, which it is added to if new; -1 for None."""
@@ -191,7 +191,11 @@ def pauses(
     gaps at least as long: an hour between two jobs of a minute is one, an hour in a night of work
     is not.
     """
-    spans = sorted(_spans(starts, ends))
+    spans = sorted(
+        (start, start if end is None else max(start, end))
+        for start, end in zip(starts, ends, strict=True)
+        if start is not None
+    )
     if not spans:
         return []
     gaps: list[tuple[float, float]] = []
@@ -207,14 +211,6 @@ def pauses(
         if stop - begin > rest:
             found = number
     return sorted(gaps[:found])
-
-
-def _spans(
-    starts: Iterable[float | None], ends: Iterable[float | None]
-) -> Iterator[tuple[float, float]]:
-    for start, end in zip(starts, ends, strict=True):
-        if start is not None:
-            yield start, start if end is None else max(start, end)
 
 
 BUDGET: Final = 100_000
