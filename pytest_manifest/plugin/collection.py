@@ -40,11 +40,9 @@ class EntryItem(pytest.Function):
     """Run the built-in test of an entry; its location is the entry's line in the manifest."""
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        value = self.callspec.params[bindings.BUILTIN_ENTRY]
-        line = 1
-        if isinstance(value, bindings.EntryId):
-            manifests = manifest_session(self.config).manifests
-            line = manifests.load(value.binding.manifest).line_of(value)
+        value, file = self.callspec.params[bindings.BUILTIN_ENTRY], self.parent
+        assert isinstance(file, ManifestFile)
+        line = file.manifest.line_of(value) if isinstance(value, bindings.EntryId) else 1
         return self.path, line - 1, self.name
 
     @cached_property
@@ -74,6 +72,11 @@ class ManifestFile(pytest.Module):
         """Return the file's path relative to pytest's root folder, as reports show it."""
         return os.path.relpath(self.path, self.config.rootpath)
 
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Return the manifest in the file. Raises pytest.UsageError with every fault of it."""
+        return manifest_session(self.config).manifests.load(self.path)
+
     def _getobj(self) -> object:
         # The module that the built-in test lives in; a manifest is not Python.
         return builtin_tests
@@ -84,7 +87,7 @@ class ManifestFile(pytest.Module):
     def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
         manifests = manifest_session(self.config).manifests
         try:
-            manifest = manifests.load(self.path)
+            manifest = self.manifest
         except pytest.UsageError as error:
             raise self.CollectError(str(error)) from None
         manifests.add_file(self.path.resolve())
@@ -139,8 +142,10 @@ def drop_unneeded(report: pytest.CollectReport) -> None:
 def _has_param(item: object, word: str) -> bool:
     """Check whether one of the plugin's fixtures has this marker word as the test's parameter."""
     params = bindings.params_of(item)
-    given = (params[name] for name in bindings.OUR_ARGUMENTS & params.keys())
-    return any(type(value) is str and value == word for value in given)
+    for name in bindings.OUR_ARGUMENTS & params.keys():  # no generator: each test is asked
+        if type(params[name]) is str and params[name] == word:
+            return True
+    return False
 
 
 def record_collection(session: pytest.Session, state: ManifestSession) -> None:
@@ -359,7 +364,7 @@ def _chosen(
         return
     sharded = manifests.options.shard is not None
     for entry in manifest.outlines(manifests.share(manifest) if sharded else None):
-        if all(
+        if not filters or all(
             _matches(chosen.get("task"), (entry.task,)) and _matches(chosen.get("tag"), entry.tags)
             for chosen in filters
         ):

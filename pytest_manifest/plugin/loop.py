@@ -192,7 +192,7 @@ def _plugins(config: pytest.Config, *hooks: str) -> set[str]:
 
 
 def _is_marked(node: pytest.Item | pytest.Collector) -> bool:
-    return any(mark.name in _MARKERS for mark in node.own_markers)
+    return bool(node.own_markers) and any(mark.name in _MARKERS for mark in node.own_markers)
 
 
 WAIT = 0.5

@@ -268,7 +268,8 @@ def properties_of(
     if stored.receipt is not None:
         # Not validated again: the receipt was validated before it was stored.
         receipt = from_json(stored.receipt)
-        values.update((shown, receipt.get(name)) for name, shown in RECEIPT_PROPERTIES.items())
+        for name, shown in RECEIPT_PROPERTIES.items():
+            values[shown] = receipt.get(name)
         if receipt.get("reused"):  # it took the time of another run
             values["manifest_reused_from"] = receipt.get("run")
             values["manifest_wait"] = values["manifest_runtime"] = None
