@@ -194,32 +194,28 @@ def _locked(ledger: Path) -> Iterator[None]:
 
 def _source(path: Path) -> MergeInput:
     try:
-        return _read(path)
+        with Ledger.open(path) as ledger:
+            ledger.check_types()
+            info, metadata = ledger.info.read(), ledger.info.all_meta()
+            entries = ledger.attempts.count_entries()
+            float(metadata.get(BUDGET) or 0)  # before anything is made
+            final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
+            return MergeInput(
+                path=path,
+                info=info,
+                status=ledger.info.status,
+                shard=ledger.info.shard(),
+                texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
+                metadata=metadata,
+                entries=entries,
+                open=entries - final,
+                segments=_segments(ledger, info),
+            )
     except BAD_ROW_ERRORS as error:
         raise LedgerError(
             f"{path}: what it says of its run cannot be read ({error}); it is damaged, so leave it "
             "out, and run its shard again"
         ) from error
-
-
-def _read(path: Path) -> MergeInput:
-    with Ledger.open(path) as ledger:
-        ledger.check_types()
-        info, metadata = ledger.info.read(), ledger.info.all_meta()
-        entries = ledger.attempts.count_entries()
-        float(metadata.get(BUDGET) or 0)  # before anything is made
-        final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
-        return MergeInput(
-            path=path,
-            info=info,
-            status=ledger.info.status,
-            shard=ledger.info.shard(),
-            texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
-            metadata=metadata,
-            entries=entries,
-            open=entries - final,
-            segments=_segments(ledger, info),
-        )
 
 
 def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
