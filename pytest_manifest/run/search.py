@@ -193,9 +193,6 @@ def _is_dead(process: ProcessIdentity | None) -> bool:
     return process is not None and process.is_here and process.has_ended
 
 
-__all__ = ["HEARTBEAT", "LEFT_FOR", "Departures", "WorkerFacts", "facts_of"]
-
-
 SNAPSHOT_GAP = 1.0
 """Seconds between the two snapshots: what moves from one place to the next arrives in them. What
 was sent less than that before the first one may move twice: to the broker, and then to a worker."""
