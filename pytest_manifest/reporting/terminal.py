@@ -34,7 +34,7 @@ from pytest_manifest.reporting.figures import (
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
-from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
+from pytest_manifest.schema.statuses import BAD, TAKEN_BACK, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text
 
@@ -203,8 +203,11 @@ def _examples(cause: SummaryCause) -> str:
 
 
 def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator[str]:
-    """Yield, in at most two lines, what to do first: what the largest cause's verdicts advise."""
-    cause, run = found[0]
+    """Yield, in at most two lines, what to do first: what the largest cause's verdicts advise.
+
+    What was taken back is what other failures led to, unless there are none.
+    """
+    cause, run = next((one for one in found if one[0].kind not in TAKEN_BACK), found[0])
     if not cause.step:
         return
     where, entry = report.name_of(run), cause.examples[0]

@@ -147,6 +147,8 @@ def test_what_is_sent_already_is_drained_or_revoked(project: Project, choice: st
     else:
         assert counts["revoked"] >= 1
         assert sum(counts.values()) == 5
+        # What the run took back is no cause, however many that are.
+        result.stdout.fnmatch_lines(["  first: start from the worker's traceback (m.jsonl:1)"])
     ran = project.ran()
     assert {name for name, kind in verdicts.items() if kind in ("passed", "failed")} == set(ran)
     assert set(ran.values()) == {1}
