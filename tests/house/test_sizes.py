@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 40_643,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_867,
+    "words of the documents": 54_855,
     "lines of the tests": 114_598,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
