@@ -81,7 +81,7 @@ class Death(TypedDict):
 
 
 class Failure(TypedDict):
-    """What ends the stack, in a sentence; ``tail``: the last lines of the log that say why."""
+    """The reason for a stack's end, in a sentence; ``tail``: the last lines of the log about it."""
 
     message: str
     tail: list[str]
