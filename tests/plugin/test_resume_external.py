@@ -130,7 +130,7 @@ def test_a_run_that_is_going_on_is_not_gone_on_with(
         eventually(project.ran, within=60, what="the first job has begun")
         refused = project.run("--manifest=m.jsonl", *stack, "--manifest-resume")
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
-        refused.stderr.fnmatch_lines(["*is going on in another pytest; wait for it"])
+        refused.stderr.fnmatch_lines(["*is going on in another pytest; wait until that has ended"])
         held.unlink()
         text, _ = first.communicate(timeout=60)
     assert first.returncode == pytest.ExitCode.OK
