@@ -11,6 +11,9 @@ from typing import NoReturn
 
 import pytest
 
+# A session that is run in this process forgets what it has imported, and this bears no second time.
+from cryptography.hazmat.primitives import serialization as _  # noqa: F401
+
 from pytest_manifest.redaction import texts
 from tests import flaky, processes, rings, services, shared
 from tests.browser import browser, page  # fixtures are found by their names here

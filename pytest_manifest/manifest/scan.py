@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
@@ -45,10 +46,10 @@ _ROWS: Final = 400
 
 class _Ids:
     """The ids of a manifest with their lines, and who waits for which, in a database that vanishes
-    with this object: a million of them in a set of strings take about 150 MB."""
+    when it is closed: a million of them in a set of strings take about 150 MB."""
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
         self._new: list[int | str] = []
@@ -244,7 +245,8 @@ def scan(
         if is_new:
             jsonl.refuse_long_lines(file, faults.path)
         try:
-            return _Scan(faults, file, places, is_new=is_new).run()
+            with closing(sqlite3.connect("", isolation_level=None)) as db:
+                return _Scan(faults, file, places, _Ids(db), is_new=is_new).run()
         except sqlite3.Error as error:
             why = f"its ids cannot be kept in {tempfile.gettempdir()} ({error}); free some space"
             raise jsonl.file_error(faults.path, why) from error
@@ -258,6 +260,7 @@ class _Scan:
         faults: jsonl.Faults,
         file: IO[bytes],
         places: Places | None,
+        ids: _Ids,
         *,
         is_new: bool,
     ) -> None:
@@ -266,7 +269,7 @@ class _Scan:
         self.places = places
         self.is_new = is_new
         self.faults = faults
-        self.ids = _Ids()
+        self.ids = ids
         self.digest = hashlib.sha256()
         self.header: Header | None = None
         self.header_line = 0
