@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
-from pytest_manifest import ledger
-from pytest_manifest.results import collector
+from pytest_manifest import ledger, results
 from pytest_manifest.run import search as recovery
 from tests.unit.run_world import HOST, World
 
@@ -26,10 +25,10 @@ def replaced_clocks(world: World, *packages: str) -> Iterator[None]:
 
     clock = world.clock
     times = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep)
-    prefixes = (RUN_PACKAGE, ledger.__name__, *packages)
+    prefixes = (RUN_PACKAGE, ledger.__name__, results.__name__, *packages)
     theirs = [module for name, module in sys.modules.items() if name.startswith(prefixes)]
     with ExitStack() as stack:
-        for module in (*theirs, collector):
+        for module in theirs:
             if getattr(module, "time", None) is time:
                 stack.enter_context(mock.patch.object(module, "time", times))
             if hasattr(module, "utc_now"):
