@@ -345,7 +345,8 @@ class _Import:
         if any(one.path == "code" for one in judged.mismatches):
             return True
         # By whom it was revoked the receipt does not say.
-        return judged.verdict == receipt.state == entry.expect.state == "revoked"
+        by_run = judged.verdict == "withdrawn" or judged.verdict == entry.expect.state == "revoked"
+        return by_run and receipt.state == "revoked"
 
 
 def _spawn_of(one: ExportedDescendant | Descendant) -> facts.Spawn:

@@ -221,9 +221,11 @@ def judge_ends(case: Case, ends: Sequence[End]) -> Own:
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:
     entry = case.entry
-    is_revoked = whole.state == entry.expect.state == "revoked"
-    if is_revoked and case.facts.until(seq).each(Recalled):
+    recalls = case.facts.until(seq).each(Recalled) if whole.state == "revoked" else ()
+    if recalls and entry.expect.state == "revoked":
         return Finding("revoked", problems.RecalledByRun())  # E1
+    if any(one.why == "max_failed" for one in recalls):
+        return Finding("withdrawn", problems.RecalledByLimit())
     is_sent, code = case.sent_at is not None, case.code
     missing = () if case.is_descendant else missing_fields(entry, said, sent=is_sent, code=code)
     if case.is_descendant and whole.runtime is not None:

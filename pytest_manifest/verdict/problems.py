@@ -239,6 +239,11 @@ class RecalledByRun(Problem):
     says = "the run itself took it back"
 
 
+class RecalledByLimit(Problem):
+    rule = "E"
+    says = "the run took it back, as more had failed than --manifest-max-failed allows"
+
+
 # Missing
 
 

@@ -490,6 +490,21 @@ E = [
         IS_REVOKED,
     ),
     Row(
+        "E1: revoked by the run, as too many had failed",
+        [sent(), recalled("max_failed"), ended("revoked")],
+        ("withdrawn", "recalled_by_limit"),
+    ),
+    Row(
+        "E1: revoked, and recalled by the run since",
+        [sent(), ended("revoked"), recalled("max_failed")],
+        ("revoked", "revoked"),
+    ),
+    Row(
+        "E1: recalled by the run in vain",
+        [sent(), recalled("max_failed"), started(), ended("failed")],
+        ("failed", "raised"),
+    ),
+    Row(
         "E2: ran past its limit",
         [sent(), started(), ended(runtime=61.0)],
         ("timed_out", "ran_too_long"),

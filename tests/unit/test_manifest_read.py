@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -480,3 +481,24 @@ def test_a_file_with_the_same_bytes_is_the_same_file(
     path.write_bytes(header + B + A)
     with pytest.raises(ManifestError, match="the file was changed"):
         list(manifest)
+
+
+def test_the_database_of_its_ids_is_closed(
+    save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are refused."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def watched(database: str, isolation_level: None) -> sqlite3.Connection:
+        opened.append(connect(database, isolation_level=isolation_level))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    read_manifest(save(A + B))
+    with pytest.raises(ManifestError, match="was used on line 1 already"):
+        read_manifest(save(A + A))
+    assert len(opened) == 2
+    for one in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            one.execute("SELECT 1")
