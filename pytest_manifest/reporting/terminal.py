@@ -481,7 +481,7 @@ def _heading(summary: RunSummary, name: str) -> str:
     if run.merged:
         origin = f", merged of {plural(len(run.merged), 'run')}"
     entries = many(found.entries, "entry")
-    return f"{name}: run {run.run}{origin}, {entries}: {verdicts or 'none yet'}{started}"
+    return f"{name}: run {run.run}{origin}, {entries}: {verdicts or 'no verdict yet'}{started}"
 
 
 def run_line(run: Run, report: RunReport) -> str:

@@ -69,7 +69,7 @@ def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
     sent = project.run("--manifest=m.jsonl", url, "--manifest-dispatch-only")
     assert sent.ret == 0
     sent.stdout.fnmatch_lines(
-        ["*run *, 5 entries: none yet", "*pytest --manifest=m.jsonl --manifest-audit*"]
+        ["*run *, 5 entries: no verdict yet", "*pytest --manifest=m.jsonl --manifest-audit*"]
     )
     assert not project.ran()
 

@@ -17,7 +17,7 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
     options = (f"--manifest-broker={broker}", "--manifest-window=4", "--manifest-deadline=30s")
     sent = project.run("--manifest=m.jsonl", *options, "--manifest-dispatch-only")
     assert sent.ret == pytest.ExitCode.OK
-    sent.stdout.fnmatch_lines(["*run *, 12 entries: none yet", "*--manifest-audit=wait*"])
+    sent.stdout.fnmatch_lines(["*run *, 12 entries: no verdict yet", "*--manifest-audit=wait*"])
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 12
     with Ledger.open(project.ledgers()[-1]) as ledger:
@@ -36,7 +36,7 @@ def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "*run *, 30 entries: none yet",
+            "*run *, 30 entries: no verdict yet",
             "*the run gave up: the run's deadline of 0.001 s is over, and 10 entries had not been*",
             "*to send the rest: pytest --manifest=m.jsonl --manifest-resume --manifest-broker=*",
         ]
