@@ -136,7 +136,7 @@ def test_what_is_sent_already_is_drained_or_revoked(project: Project, choice: st
     """Of six in flight all run to their end, or those that have not begun are taken back."""
     naps(project)
     limit = f"--manifest-max-failed=0{choice}"
-    result = project.run("--manifest=m.jsonl", "--manifest-window=6", limit)
+    result = project.run("--manifest=m.jsonl", "--manifest-window=6", "-rs", limit)
     verdicts = project.verdicts()
     counts = {kind: list(verdicts.values()).count(kind) for kind in set(verdicts.values())}
     assert len(verdicts) == 11
