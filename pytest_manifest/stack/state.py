@@ -152,7 +152,7 @@ class StateWriter:
         # A client that stopped reading must not stop the supervisor: lose lines, not workers.
         os.set_blocking(STDOUT, False)
         self._state = State(broker=0, broker_url="", worker=0, flower_url="")
-        self._state["flower_password"] = ""
+        self._state["flower_password"] = ""  # nosec B105  # there is none yet
         own = State(keeper=os.getpid(), pids=pid_scope(), app=settings.app, cwd=settings.cwd)
         self.say({**own, "directory": str(directory)})
 
