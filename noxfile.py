@@ -36,7 +36,7 @@ _CHOSEN = ("allure", "hooks", "junit", "main_job", "progress", "short_protocol",
 SUITES["sessions"] = [f"tests/plugin/test_{name}.py" for name in _CHOSEN]
 """``sessions`` is the part of ``plugin`` that leans most on pytest, xdist, Allure and Celery."""
 SUITES["least"] = ["tests/contract/test_outcomes.py", "tests/plugin/test_junit.py", "-k"]
-SUITES["least"] += ["memory or test_junit"]
+SUITES["least"] += ["memory or (test_junit and not xdist)"]
 """``least`` is what each change is tried with beside the locked versions, in a minute."""
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
 KEPT += ("allure-pytest", "jsonschema-rs", "loguru", "rich")
