@@ -297,7 +297,7 @@ class _Import:
         time limit that its task had.
         """
         judged = receipt.judged
-        if judged is not None and self._stands(judged, entry, receipt):
+        if judged is not None and self._stands(judged, receipt):
             verdict = Verdict(
                 verdict=judged.verdict,
                 entry=entry.id,
@@ -336,7 +336,7 @@ class _Import:
             )
         return tree
 
-    def _stands(self, judged: Judged, entry: Entry, receipt: Receipt) -> bool:
+    def _stands(self, judged: Judged, receipt: Receipt) -> bool:
         """Return whether what the run has said of a job holds, whatever its receipt says."""
         if judged.verdict == "passed":
             return False
@@ -345,8 +345,7 @@ class _Import:
         if any(one.path == "code" for one in judged.mismatches):
             return True
         # By whom it was revoked the receipt does not say.
-        by_run = judged.verdict == "withdrawn" or judged.verdict == entry.expect.state == "revoked"
-        return by_run and receipt.state == "revoked"
+        return judged.verdict == receipt.state == "revoked"
 
 
 def _spawn_of(one: ExportedDescendant | Descendant) -> facts.Spawn:

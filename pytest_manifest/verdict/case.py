@@ -225,7 +225,7 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
     if recalls and entry.expect.state == "revoked":
         return Finding("revoked", problems.RecalledByRun())  # E1
     if any(one.why == "max_failed" for one in recalls):
-        return Finding("withdrawn", problems.RecalledByLimit())
+        return Finding("revoked", problems.RecalledByLimit())
     is_sent, code = case.sent_at is not None, case.code
     missing = () if case.is_descendant else missing_fields(entry, said, sent=is_sent, code=code)
     if case.is_descendant and whole.runtime is not None:

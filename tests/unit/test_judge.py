@@ -492,7 +492,7 @@ E = [
     Row(
         "E1: revoked by the run, as too many had failed",
         [sent(), recalled("max_failed"), ended("revoked")],
-        ("withdrawn", "recalled_by_limit"),
+        ("revoked", "recalled_by_limit"),
     ),
     Row(
         "E1: revoked, and recalled by the run since",
