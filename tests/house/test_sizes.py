@@ -18,10 +18,10 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 233,
-    "lines of code of the package": 40_653,
+    "lines of code of the package": 40_652,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_856,
+    "words of the documents": 54_863,
     "lines of the tests": 114_637,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
