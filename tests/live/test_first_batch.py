@@ -53,7 +53,8 @@ def test_an_empty_folder_has_a_red_test_after_two_commands(tmp_path: Path) -> No
     shown = json.loads(run(tmp_path, "pytest_manifest", "show", "last", "--json"))
     assert shown["verdicts"] == {"passed": 3}
     before = min((tmp_path / ".manifest" / "runs").glob("*.sqlite")).stem
-    changed = json.loads(run(tmp_path, "pytest_manifest", "diff", before, "last", "--json"))
+    named = f"--diff={before}"
+    changed = json.loads(run(tmp_path, "pytest_manifest", "show", "last", named, "--json"))
     assert [one["id"] for one in changed["fixed"]] == ["greet-hedy"]
 
 
