@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time
-from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
-from uuid import UUID
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import put_on_path
@@ -30,8 +25,6 @@ _EMPTY: Final = inspect.Parameter.empty
 _DEEPEST: Final = 5
 """Levels of models within models that placeholders are made for."""
 _SHOWN: Final = 10
-_AS_TEXT: Final = (int, float, Decimal, date, time, UUID)
-"""Types of a database's values that a CSV file has as texts."""
 
 
 class TaskSignatures:
@@ -173,38 +166,25 @@ class TaskSignature:
                 args.append(kwargs.pop(one.name))
         return args, kwargs
 
-    def convert(self, name: str, value: object) -> JsonValue:
-        """Convert a value by the parameter's type to JSON. Raises ValueError where it is none.
+    def convert(self, name: str, text: str) -> JsonValue:
+        """Convert a text by the parameter's type to JSON. Raises ValueError where it is none.
 
-        A text is read as JSON where a model, an object or a list is wanted; a number or a moment of
-        a database is a text where only that fits, as it would be in a CSV file.
+        It is read as JSON where a model, an object or a list is wanted; an empty one is null where
+        that may be.
         """
         adapter = self._adapters.get(name)
         if adapter is None:
-            return jsonable(value)
+            return text
         try:
-            return _dumped(adapter, adapter.validate_python(value))
+            return _dumped(adapter, adapter.validate_python(text))
         except ValidationError as error:
             refused = error
-        try:
-            if isinstance(value, _AS_TEXT):
-                return _dumped(adapter, adapter.validate_python(str(jsonable(value))))
-            if isinstance(value, str) and value.startswith(("{", "[")):
-                return _dumped(adapter, adapter.validate_json(value))
-        except ValidationError as error:
-            if isinstance(value, str):
-                refused = error
+        if not text or text.startswith(("{", "[")):
+            try:
+                return _dumped(adapter, adapter.validate_json(text or "null"))
+            except ValidationError as error:
+                refused = error if text else refused
         raise ValueError(_first(refused)) from None
-
-
-def jsonable(value: object) -> JsonValue:
-    """Return a value as JSON has it; text where it is nothing that JSON knows, as infinity."""
-    try:
-        found: JsonValue = to_jsonable_python(value)
-        json.dumps(found, allow_nan=False)
-    except ValueError:
-        return str(value)
-    return found
 
 
 def _adapter(hint: object) -> TypeAdapter[object] | None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from tests.unit.cli_support import as_json, manifest, refusal, write_manifest
 
@@ -167,79 +164,11 @@ def test_rows_of_a_csv_file_are_entries(folder: Path) -> None:
     [row] = lines(manifest("new", "--from-task=cli_shop.resize", "--csv=r.csv"))
     picture = {"name": "p", "size": {"width": 3, "unit": "px"}, "labels": []}
     assert (row["id"], row["kwargs"]) == ("resize-1", {"picture": picture})
+    [row] = lines(manifest("new", "--from-task=shop.price", "--csv=o.csv", "--meta=no"))[1:]
+    assert (row["id"], row["meta"]) == ("price-2", {"no": "2"})
     Path("a.csv").write_text("first,second\n1,\n")
     [row] = lines(manifest("new", "--from-task=shop.any", "--csv=a.csv"))
     assert row["kwargs"] == {"first": "1", "second": ""}
-
-
-def test_rows_of_a_query_are_entries(folder: Path) -> None:
-    """Typed as the database has them; a column may be kept for reports."""
-    with closing(sqlite3.connect("s.db")) as db:
-        db.execute("CREATE TABLE s (item TEXT, n INTEGER, note TEXT, at DATE)")
-        db.execute("INSERT INTO s VALUES ('tea', 2, NULL, '2026-11-28'), ('cake', 3, 'x', NULL)")
-        db.commit()
-    query = "SELECT item, n AS count, note, at FROM s ORDER BY n"
-    source = [f"--sql={query}", "--url=sqlite:///s.db", "--meta=at", "--id=count"]
-    rows = lines(manifest("new", "--from-task=shop.price", *source))
-    assert [row["id"] for row in rows] == ["2", "3"]
-    assert rows[0]["kwargs"] == {"item": "tea", "count": 2, "note": None}
-    assert [row["meta"] for row in rows] == [{"at": "2026-11-28"}, {"at": None}]
-
-
-def test_a_number_of_a_database_is_a_text_where_one_is_wanted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As of a CSV file; no value is still none."""
-    query = "SELECT 7 AS item, 2 AS count, 0.5 AS note"
-    command = ["new", "--from-task=shop.price", "--url=sqlite://"]
-    [row] = lines(manifest(*command, f"--sql={query}"))
-    assert row["kwargs"] == {"item": "7", "count": 2, "note": "0.5"}
-    told = refusal(monkeypatch, capsys, *command, f"--sql={query.replace('7', 'NULL')}")
-    assert "item=None: Input should be a valid string" in told
-
-
-def test_an_entry_without_an_id_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """NULL is no name, least of all 'None'."""
-    query = "SELECT NULL AS number, 1 AS first"
-    command = ["new", "--from-task=shop.any", f"--sql={query}", "--url=sqlite://", "--id=number"]
-    assert "--sql:1: 'number' is NULL, and has the ids" in refusal(monkeypatch, capsys, *command)
-
-
-@pytest.mark.parametrize("statement", ["DROP TABLE s", "DELETE FROM s RETURNING n AS first"])
-def test_a_query_changes_nothing(
-    statement: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is told in the database's words; what is there stays."""
-    with closing(sqlite3.connect("s.db")) as db:
-        db.execute("CREATE TABLE s (n INTEGER)")
-        db.execute("INSERT INTO s VALUES (1)")
-        db.commit()
-        command = ["new", "--from-task=shop.any", f"--sql={statement}", "--url=sqlite:///s.db"]
-        told = refusal(monkeypatch, capsys, *command)
-        assert "the query failed (attempt to write a readonly database)" in told
-        assert db.execute("SELECT n FROM s").fetchall() == [(1,)]
-
-
-@pytest.mark.parametrize("url", ["sqlite:///none.db", "sqlite:///file:none.db?uri=true"])
-def test_no_database_is_made(
-    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SQLite would make an empty one."""
-    command = ["new", "--from-task=shop.any", "--sql=SELECT 1 AS first", f"--url={url}"]
-    assert "none.db: there is no such database" in refusal(monkeypatch, capsys, *command)
-    assert not Path("none.db").exists()
-
-
-def test_a_query_is_sent_as_it_is(folder: Path) -> None:
-    """A colon or a percent sign in it is the database's."""
-    query = "SELECT ':tea' AS first, '%s' AS second WHERE 'tea' LIKE '%a'"
-    [row] = lines(manifest("new", "--from-task=shop.any", f"--sql={query}", "--url=sqlite://"))
-    assert row["kwargs"] == {"first": ":tea", "second": "%s"}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +191,6 @@ def test_a_query_is_sent_as_it_is(folder: Path) -> None:
         ("", [], "o.csv:1: there is no row with the columns' names"),
         ('item,count,note\n"x', [], "o.csv: it is no CSV file"),
         ("item,count,note\n", [], "there is no row, so out.jsonl was not written"),
-        ("", ["--sql=x", "--url=y"], "--csv and --sql are two sources"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
@@ -280,15 +208,13 @@ def test_a_table_that_does_not_fit_is_refused(
     assert not Path("out.jsonl").exists()
 
 
-@pytest.mark.parametrize("source", ["--csv=o.csv", "--sql=SELECT 1 AS first"])
 def test_a_file_that_cannot_be_written_is_not_the_sources_fault(
-    source: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is done with the rows fails on its own account."""
     Path("o.csv").write_text("first\n1\n", "utf-8")
     Path("file").touch()
-    command = ["new", "--from-task=shop.any", source, "-o", "file/out.jsonl"]
-    command += ["--url=sqlite://"] if source.startswith("--sql") else []
+    command = ["new", "--from-task=shop.any", "--csv=o.csv", "-o", "file/out.jsonl"]
     told = refusal(monkeypatch, capsys, *command)
     assert told.startswith("manifest: file/out.jsonl: it cannot be written (")
 
@@ -313,10 +239,7 @@ def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
             "there is no module 'none'",
         ),
         (["--from-task=shop.any", "--csv=none.csv"], "none.csv: it cannot be read"),
-        (["--from-task=shop.any", "--sql=select 1"], "--sql and --url go together"),
         (["--from-task=shop.any", "--id=x"], "--id and --meta name columns"),
-        (["--from-task=shop.any", "--sql=selekt", "--url=sqlite://"], "the query failed (near"),
-        (["--from-task=shop.any", "--sql=x", "--url=no"], "no: the query failed (Could not parse"),
         (["--from-task=shop.any", "-o", "pytest.ini"], "pytest.ini: is there already"),
         (["--from-task=shop.any", "--json"], "--json describes a file"),
     ],
@@ -330,34 +253,6 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
 ) -> None:
     """On stderr, with exit status 2."""
     assert sentence in refusal(monkeypatch, capsys, "new", *options)
-
-
-@pytest.mark.usefixtures("folder")
-def test_a_password_that_is_not_escaped_is_in_no_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Not even the piece of it that is taken for a part of the host, or for a port."""
-    command = ["new", "--from-task=shop.any", "--sql=select 1"]
-
-    def connect(name: str) -> None:
-        raise OperationalError("", None, OSError(f"cannot resolve {name.partition('@')[2]!r}"))
-
-    with monkeypatch.context() as patch:
-        patch.setattr("sqlalchemy.create_engine", connect)
-        told = refusal(monkeypatch, capsys, *command, "--url=postgresql://u:hun@ter2@h/db")
-    assert "cannot resolve '***@h/db'" in told
-    told = refusal(monkeypatch, capsys, *command, "--url=sqlite://u:hunter2@h:port/x")
-    assert "hunter2" not in told
-    assert "the query failed" in told
-
-
-def test_without_sqlalchemy_the_extra_is_named(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As it is not needed for anything else."""
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    command = ["new", "--from-task=shop.any", "--sql=select 1", "--url=sqlite://"]
-    assert "pytest-celery-manifest[sql]" in refusal(monkeypatch, capsys, *command)
 
 
 def test_every_fault_of_a_manifest_is_named(folder: Path) -> None:
