@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -38,6 +39,9 @@ _MOST_FIGURE: Final = 1e12
 USUAL: Final = "(usual)"
 """Where in an error's place it names the quick way of a field; see ``usually``."""
 WHOLE: Final = "(whole)"
+ALL: Final = "(all)"
+FIRST: Final = "(first)"
+"""Where it names the two ways of an array: each fault of a short one, the first of a long one."""
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
 # without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
@@ -146,11 +150,15 @@ def usually(usual: core_schema.CoreSchema) -> GetPydanticSchema:
     """Mark a field whose usual values pydantic's core takes without a call of Python.
 
     Whatever it does not take goes the field's whole way, whose faults alone are told: so those that
-    have ``USUAL`` in their place are left out.
+    have ``USUAL`` in their place are left out. Who makes a model in Python gets pydantic's own
+    error, so there is no other way for values of that.
     """
     return GetPydanticSchema(
-        lambda source, handler: core_schema.union_schema(
-            [(usual, USUAL), (handler(source), WHOLE)], mode="left_to_right"
+        lambda source, handler: core_schema.json_or_python_schema(
+            json_schema=core_schema.union_schema(
+                [(usual, USUAL), (handler(source), WHOLE)], mode="left_to_right"
+            ),
+            python_schema=handler(source),
         ),
         lambda _, handler: handler(core_schema.str_schema()),
     )
@@ -233,10 +241,18 @@ Expiry = Annotated[
 
 
 def told(error: ValidationError) -> list[ErrorDetails]:
-    """Return the errors that are of a field's whole way."""
+    """Return the errors that are of a field's whole way, and of a long array its first."""
     found = error.errors(include_url=False)
-    # All of them are of the usual way alone where a field that nobody knows has that name.
-    return [one for one in found if USUAL not in one["loc"]] or found
+    long = {one["loc"] for one in found if one["type"] == "too_long" and one["loc"][-1:] == (ALL,)}
+    # All of them are of ways not taken where a field that nobody knows has such a name.
+    return [one for one in found if not _is_of_other_way(one["loc"], long)] or found
+
+
+def _is_of_other_way(loc: tuple[int | str, ...], long: Collection[tuple[int | str, ...]]) -> bool:
+    return USUAL in loc or any(
+        part in (ALL, FIRST) and ((*loc[:place], ALL) in long) == (part == ALL)
+        for place, part in enumerate(loc)
+    )
 
 
 _PART: Final = 1_000
@@ -245,8 +261,10 @@ _PART: Final = 1_000
 
 def _whole_or_first_fault(source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
     whole: Any = handler(source)
-    ways = ({**whole, "max_length": _PART}, USUAL), ({**whole, "fail_fast": True}, WHOLE)
-    return core_schema.union_schema(list(ways), mode="left_to_right")
+    ways = ({**whole, "max_length": _PART}, ALL), ({**whole, "fail_fast": True}, FIRST)
+    return core_schema.json_or_python_schema(
+        json_schema=core_schema.union_schema(list(ways), mode="left_to_right"), python_schema=whole
+    )
 
 
 InParts: Final = GetPydanticSchema(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -277,3 +277,41 @@ def test_a_receipt_takes_its_times_from_text() -> None:
     """What a worker put into JSON is read from the parsed document too."""
     receipt = Receipt.model_validate({**RECEIPT, "sent_at": "2026-11-24T15:00:00.123456+00:00"})
     assert receipt.sent_at == datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "a\nb", "task": "t"},
+        {"id": "", "task": "t"},
+        {"id": "a" * 201, "task": 1, "unknown": 2},
+        {"id": "a", "task": "t", "eta": "tomorrow", "timeout": -1.0},
+        {"id": "a", "task": "t", "tags": ["x", "\x00", 3]},
+        {"id": "a", "task": "t", "expect": {"error": {"match": "("}}},
+        {"task": "t", "expect": {"descendants": {"count": {"min": -1}}}},
+    ],
+    ids=["printable", "empty", "long", "time", "tags", "error", "count"],
+)
+@pytest.mark.parametrize("make", [lambda fields: Entry(**fields), Entry.model_validate])
+def test_a_fault_is_raised_once_by_who_makes_one_in_python(
+    make: Callable[[dict[str, Any]], Entry], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        make(fields)
+    with pytest.raises(ValidationError) as of_text:
+        Entry.model_validate_json(json.dumps(fields))
+    assert "(usual)" not in str(raised.value)
+    assert "(whole)" not in str(raised.value)
+    assert raised.value.title == "Entry"
+    assert problems(raised.value, Entry) == problems(of_text.value, Entry)
+    assert len({one["loc"] for one in raised.value.errors()}) == raised.value.error_count()
+
+
+def test_of_a_long_array_the_first_fault_is_named_and_of_a_short_one_each() -> None:
+    for number, expected in ((3, ["'tags[1]'", "'tags[2]'"]), (1_001, ["'tags[1]'"])):
+        tags = ["x", "", "", *"y" * (number - 3)]
+        fields = {"id": "", "task": "t", "tags": tags, "after": ["", "b"]}
+        with pytest.raises(ValidationError) as raised:
+            Entry.model_validate_json(json.dumps(fields))
+        places = [one.split()[0] for one in problems(raised.value, Entry)]
+        assert places == ["'id'", "'after[0]'", *expected]
