@@ -26,7 +26,7 @@ nox.options.error_on_missing_interpreters = True
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "build" / "matrix"
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
-CELERY = ["5.3", "5.4", "5.5", "5.6", "5.7"]
+CELERY = ["5.4", "5.5", "5.6", "5.7"]
 WITHOUT_HIREDIS = ("min", "celery 5.4")
 """The cells in which redis-py parses by itself; the others have hiredis."""
 

@@ -38,8 +38,7 @@ class Cell(NamedTuple):
 
 CELLS: Final = (
     Cell("min", "3.10", ("contract", "unit")),
-    Cell("celery", "3.11", ("contract",), "5.3"),
-    Cell("celery", "3.12", ("contract",), "5.4"),
+    Cell("celery", "3.11", ("contract",), "5.4"),
     Cell("celery", "3.12", ("contract",), "5.5"),
     Cell("celery", "3.13", ("contract",), "5.6"),
     Cell("newest", "3.14", ("contract",)),

@@ -15,8 +15,6 @@ from pytest_manifest.compat.celery import in_place_of
 
 REFUSED_REDIS: Final = "Redis transport requires redis-py"
 """How kombu begins to say that it does not work with the redis-py that is installed."""
-OUT_OF_MEMORY: Final = "OOM "
-"""How a server's error begins when it has no memory for a command."""
 
 
 def published_together(producer: Any, most: int) -> AbstractContextManager[object]:
@@ -69,21 +67,6 @@ def worker_lost(error: BaseException) -> BaseException:
         how = f"exitcode {error.code if isinstance(error.code, int) else int(bool(error.code))}"
     lost: BaseException = WorkerLostError(f"Worker exited prematurely: {how}.")
     return lost
-
-
-def is_out_of_memory(error: Exception, said: str) -> bool:
-    """Return whether a Redis server had no memory for a command; ``said`` is its own text.
-
-    Relies on ``OutOfMemoryError``, which takes the word from the text, being missing before
-    redis-py 4.6, and on the text beginning with that word then (redis-py 4.5).
-    Test: ``test_compat_older.py::test_a_server_without_memory_is_known``.
-    """
-    from redis import exceptions
-
-    known = getattr(exceptions, "OutOfMemoryError", None)
-    if known is not None and isinstance(error, known):
-        return True
-    return isinstance(error, exceptions.ResponseError) and said.startswith(OUT_OF_MEMORY)
 
 
 def way_to_redis(said: str) -> str:

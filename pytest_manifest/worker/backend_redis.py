@@ -14,7 +14,6 @@ from loguru import logger
 
 from pytest_manifest import processes
 from pytest_manifest.compat.celery import WithoutLook
-from pytest_manifest.compat.older import is_out_of_memory
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
 from pytest_manifest.worker import store_waits
@@ -124,12 +123,12 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Retry also where the store or its disk is full: space may be freed."""
-        from redis.exceptions import ResponseError
+        from redis.exceptions import OutOfMemoryError, ResponseError
 
         if store_waits.has_given_up():
             return False
         # Before 5.5 Celery retries after none, also where always_retry asks it to.
-        if isinstance(exc, self.connection_errors) or is_out_of_memory(exc, _refusal(exc)):
+        if isinstance(exc, (*self.connection_errors, OutOfMemoryError)):
             return True
         full = isinstance(exc, ResponseError) and _refusal(exc).startswith(DISK_FULL)
         return full or super().exception_safe_to_retry(exc)

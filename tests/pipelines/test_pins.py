@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SECONDS = 300
 PINS = {
     "Celery too old": ("celery==5.2.7", "kombu==5.2.4", "redis==4.5.4"),
-    "redis-py too old": ("celery==5.3.6", "kombu==5.3.4", "redis==3.5.3"),
+    "redis-py too old": ("celery==5.4.0", "kombu==5.4.2", "redis==3.5.3"),
     "old enough": ("celery==5.4.0", "kombu==5.4.2", "redis==5.0.8", "pydantic==2.5.0"),
 }
 """What apps have pinned, by what has to be changed of it."""

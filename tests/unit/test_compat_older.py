@@ -10,7 +10,6 @@ from celery import Celery, Task
 from celery.exceptions import WorkerLostError
 from kombu import Connection, Producer
 from kombu.exceptions import VersionMismatch
-from redis import exceptions
 
 from pytest_manifest.compat import older as compat
 from pytest_manifest.errors import StackError
@@ -82,19 +81,6 @@ def test_other_errors_are_what_they_are() -> None:
     error = ValueError("no")
     assert compat.worker_lost(error) is error
     assert isinstance(compat.worker_lost(KeyboardInterrupt()), WorkerLostError)
-
-
-def test_a_server_without_memory_is_known() -> None:
-    """By redis-py's class of errors, or where there is none by the server's word."""
-    said = "OOM command not allowed when used memory > 'maxmemory'."
-    assert compat.is_out_of_memory(exceptions.ResponseError(said), said)
-    assert not compat.is_out_of_memory(exceptions.ResponseError("MISCONF"), "MISCONF")
-    assert not compat.is_out_of_memory(ValueError(said), said)
-    without_word = "command not allowed when used memory > 'maxmemory'."
-    known = getattr(exceptions, "OutOfMemoryError", exceptions.ResponseError)
-    assert compat.is_out_of_memory(known(without_word), without_word) == (
-        known is not exceptions.ResponseError
-    )
 
 
 def test_a_redis_py_that_kombu_refuses_is_known_by_its_words(

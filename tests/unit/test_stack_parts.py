@@ -118,7 +118,7 @@ def test_a_warning_of_root_that_is_an_error_is_the_reason() -> None:
         "warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(",
         "_warn_or_raise_security_error(egid, euid, gid, uid, pickle_or_serialize)",
     ],
-    ids=["Celery 5.3", "Celery 5.7"],
+    ids=["Celery 5.4", "Celery 5.7"],
 )
 def test_a_log_that_only_warns_of_root_says_nothing(source: str) -> None:
     """As a worker has it that is still starting: the message is all that is known."""

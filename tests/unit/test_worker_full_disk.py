@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from redis import Redis, exceptions
-from redis.exceptions import ResponseError
+from redis import Redis
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from pytest_manifest.worker.backends import ensure_receipts
 
@@ -15,10 +15,8 @@ FULL = "MISCONF Errors writing to the AOF file: No space left on device"
 
 
 def out_of_memory() -> ResponseError:
-    """The error as redis-py reads it: before 4.6 it has no class of its own, and the word stays."""
-    said = "command not allowed when used memory > 'maxmemory'."
-    known: type[ResponseError] | None = getattr(exceptions, "OutOfMemoryError", None)
-    return ResponseError(f"OOM {said}") if known is None else known(said)
+    """The error as redis-py reads it."""
+    return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
 
 
 @pytest.fixture
