@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import ClassVar, Final, Literal, TypeVar
+from typing import ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from typing_extensions import dataclass_transform
 
@@ -71,7 +71,6 @@ class Kind(IntEnum):
     SEARCH = 46
     SET_BACK = 47
     RUN_OVER = 48
-    STEERED = 49
 
 
 REPORTS: Final = frozenset(
@@ -410,3 +409,25 @@ class Closed(Fact):
 
     kind = Kind.CLOSED
     key: str
+
+
+JobFact: TypeAlias = (
+    Withheld
+    | Sending
+    | SendResult
+    | Gone
+    | Nowhere
+    | Seen
+    | Moved
+    | TimeOver
+    | Recalled
+    | TakenUp
+    | Started
+    | HandedOn
+    | Ended
+    | Stored
+    | ChildUnsent
+    | ChildElsewhere
+    | Announced
+    | Closed
+)

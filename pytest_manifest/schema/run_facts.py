@@ -8,31 +8,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
-from pytest_manifest.schema.facts import (
-    Announced,
-    ChildElsewhere,
-    ChildUnsent,
-    Closed,
-    Ended,
-    Fact,
-    Gone,
-    HandedOn,
-    Job,
-    Kind,
-    Moved,
-    Nowhere,
-    Recalled,
-    Seen,
-    Sending,
-    SendResult,
-    Started,
-    Stored,
-    TakenUp,
-    TimeOver,
-    Withheld,
-    named_value,
-    value,
-)
+from pytest_manifest.schema import facts as of_jobs
+from pytest_manifest.schema.facts import Fact, Job, Kind, named_value, value
+from pytest_manifest.schema.facts import JobFact as JobFact
 
 
 @named_value
@@ -154,38 +132,6 @@ class RunOver(Fact):
     fields: Mapping[str, str | int] = field(default_factory=dict)
 
 
-@named_value
-class Steered(Fact):
-    """An operator has steered the run."""
-
-    kind = Kind.STEERED
-    what: Literal["paused", "resumed", "limited", "cancelled", "requeued"]
-    who: str
-    why: str = ""
-    value: str = ""
-
-
-JobFact: TypeAlias = (
-    Withheld
-    | Sending
-    | SendResult
-    | Gone
-    | Nowhere
-    | Seen
-    | Moved
-    | TimeOver
-    | Recalled
-    | TakenUp
-    | Started
-    | HandedOn
-    | Ended
-    | Stored
-    | ChildUnsent
-    | ChildElsewhere
-    | Announced
-    | Closed
-)
-
 RunFact: TypeAlias = (
     Segment
     | SegmentEnded
@@ -196,7 +142,6 @@ RunFact: TypeAlias = (
     | Search
     | SetBack
     | RunOver
-    | Steered
 )
 
 KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
@@ -210,7 +155,7 @@ KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
 AnyFact = TypeVar("AnyFact", bound=Fact)
 
 
-_PLAIN: Final = frozenset({Sending, SendResult, Started, Ended})
+_PLAIN: Final = frozenset({of_jobs.Sending, of_jobs.SendResult, of_jobs.Started, of_jobs.Ended})
 
 
 @value
@@ -249,7 +194,7 @@ class JobFacts:
         if not self._kinds().keys() <= _PLAIN:
             return False
         # Without a generator, as it is asked of each entry.
-        return not [one for one in self.each(SendResult) if one.outcome != "published"]
+        return not [one for one in self.each(of_jobs.SendResult) if one.outcome != "published"]
 
 
 def _each(kind: type[AnyFact]) -> cached_property[tuple[AnyFact, ...]]:

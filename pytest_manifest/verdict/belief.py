@@ -16,19 +16,8 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from pytest_manifest.redaction.documents import redacted
-from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.schema.facts import (
-    Ended,
-    Gone,
-    HandedOn,
-    Nowhere,
-    Recalled,
-    Sending,
-    SendResult,
-    Started,
-    Stored,
-    value,
-)
+from pytest_manifest.schema import Entry, Receipt, facts, wire
+from pytest_manifest.schema.facts import Gone, HandedOn, Sending, Started, value
 from pytest_manifest.schema.run_facts import AnyFact, JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.schema.stream_records import FILLABLE
@@ -130,10 +119,10 @@ def traces_of(job: JobFacts, of: Identity) -> Traces:
     doubted: list[Problem] = []
     ends = [
         End(one.seq, one.execution, one.receipt)
-        for one in job.each(Ended)
+        for one in job.each(facts.Ended)
         if _is_believed(one.receipt, one.fault, of, doubted)
     ]
-    found = job.each(Stored)
+    found = job.each(facts.Stored)
     stored = [
         End(one.seq, None, one.receipt)
         for one in found
@@ -160,14 +149,14 @@ def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Probl
     return doubt is None
 
 
-def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str | None, HandedOn]:
-    if not facts:
+def _handed_on(ends: Sequence[HandedOn]) -> Mapping[str | None, HandedOn]:
+    if not ends:
         return _NONE
     found: dict[str | None, HandedOn] = {}
-    for fact in facts:
-        same = found.setdefault(fact.execution, fact)
+    for end in ends:
+        same = found.setdefault(end.execution, end)
         # Of two records the same one in whatever order, and one with a cost before one without.
-        found[fact.execution] = min(same, fact, key=lambda one: (one.how, str(one.cost)))
+        found[end.execution] = min(same, end, key=lambda one: (one.how, str(one.cost)))
     return found
 
 
@@ -273,7 +262,7 @@ def _is_recalled(job: JobFacts, end: End, base: int) -> bool:
     could begin it.
     """
     return end.receipt.state == "revoked" and any(
-        one.why in ("stop", "time") and base < one.seq < end.seq for one in job.each(Recalled)
+        one.why in ("stop", "time") and base < one.seq < end.seq for one in job.each(facts.Recalled)
     )
 
 
@@ -283,7 +272,7 @@ def _is_confirmed(job: JobFacts, end: End) -> bool:
     A task can store an end of its own in the middle of its work. Not where its process is gone: it
     may have died in its work.
     """
-    searches = [one for one in job.each(Nowhere) if one.as_of >= end.seq]
+    searches = [one for one in job.each(facts.Nowhere) if one.as_of >= end.seq]
     if not searches:
         return False
     then = job.until(searches[0].seq)
@@ -436,17 +425,18 @@ def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
     return timedelta(seconds=back)
 
 
-def _in_flight(facts: Sequence[AnyFact], job: JobFacts, traces: Traces) -> Sequence[AnyFact]:
+def _in_flight(some: Sequence[AnyFact], job: JobFacts, traces: Traces) -> Sequence[AnyFact]:
     """Return those of the facts while the job was in flight: sent, and no end reported yet."""
-    if not facts:
-        return facts
+    if not some:
+        return some
     if not traces.flight:  # what the broker has not taken put nothing in flight
-        kept = {one.number for one in job.each(SendResult) if one.outcome in ("refused", "unsent")}
+        results = job.each(facts.SendResult)
+        kept = {one.number for one in results if one.outcome in ("refused", "unsent")}
         out = (one.seq for one in job.each(Sending) if one.number not in kept)
         ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
         traces.flight.extend((min(out, default=job.job.seq), min(ended, default=math.inf)))
     sent, end = traces.flight
-    return [one for one in facts if sent < one.seq < end]
+    return [one for one in some if sent < one.seq < end]
 
 
 def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:

@@ -10,31 +10,13 @@ from dataclasses import field, replace
 from datetime import datetime
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.facts import (
-    Fact,
-    Job,
-    Place,
-    Recalled,
-    Seen,
-    Sending,
-    SendResult,
-    TakenUp,
-    value,
-)
+from pytest_manifest.schema import facts as all_facts
+from pytest_manifest.schema.facts import Job, Recalled, Seen, Sending, SendResult, TakenUp, value
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
-from pytest_manifest.verdict import messages, problems
-from pytest_manifest.verdict.belief import (
-    End,
-    Identity,
-    Traces,
-    complete_receipt,
-    contradiction,
-    traces_of,
-    turns,
-    without_unproven_claims,
-)
+from pytest_manifest.verdict import belief, messages, problems
+from pytest_manifest.verdict.belief import End, Identity, Traces, traces_of, turns
 from pytest_manifest.verdict.expectations import held_against, missing_fields
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem
 
@@ -72,12 +54,12 @@ class Case:
             return self
         return replace(self, facts=facts, run=run)
 
-    def is_current(self, fact: Fact) -> bool:
+    def is_current(self, fact: all_facts.Fact) -> bool:
         """Return whether a finding counts: it is void once the job is sent, or taken up, again."""
         return fact.seq > self.base
 
     @property
-    def place(self) -> Place | None:
+    def place(self) -> all_facts.Place | None:
         """Return where a search has seen it last; None: nowhere yet."""
         found = [one.place for one in self.facts.each(Seen) if self.is_current(one)]
         return found[-1] if found else None
@@ -114,15 +96,15 @@ class Own:
 
 
 def case_of(
-    entry: Entry, facts: JobFacts, run: RunFacts, *, deaths: int = 0, root: Job | None = None
+    entry: Entry, known: JobFacts, run: RunFacts, *, deaths: int = 0, root: Job | None = None
 ) -> Case:
-    job = facts.job
-    sendings = facts.each(Sending)
+    job = known.job
+    sendings = known.each(Sending)
     since = sendings[-1].seq if sendings else job.seq
-    if job.spawn is not None and facts.facts:  # what is reported of it may come before its record
-        since = min(since, facts.facts[0].seq - 1)
+    if job.spawn is not None and known.facts:  # what is reported of it may come before its record
+        since = min(since, known.facts[0].seq - 1)
     base = since
-    if taken_up := facts.each(TakenUp):
+    if taken_up := known.each(TakenUp):
         base = max([since, *(one.seq for one in taken_up if one.why == "resume")])
     of = job if root is None else root
     origin = of.reused  # K: identity and doubts of the run that sent it; code and rules of this one
@@ -139,11 +121,11 @@ def case_of(
         )
     code: str | None = None
     limit: float | None = None
-    for known in run.tasks:
-        if known.task == entry.task and known.seq <= since:
-            code, limit = known.code or code, known.limit or limit
+    for one in run.tasks:
+        if one.task == entry.task and one.seq <= since:
+            code, limit = one.code or code, one.limit or limit
     code = code if job.spawn is None else None
-    return Case(_limited(entry, limit), facts, run, identity, code, base, deaths)
+    return Case(_limited(entry, limit), known, run, identity, code, base, deaths)
 
 
 def _limited(entry: Entry, limit: float | None) -> Entry:
@@ -206,13 +188,13 @@ def problem_of(code: type[Problem], fields: Mapping[str, object]) -> Problem:
 def judge_ends(case: Case, ends: Sequence[End]) -> Own:
     """Judge by the ends that count, of which the last one decides."""
     end, traces = ends[-1], case.traces
-    lie = contradiction(case.entry, case.facts, traces, ends, case.run)  # C
+    lie = belief.contradiction(case.entry, case.facts, traces, ends, case.run)  # C
     if lie is not None:
         return Own(Finding("forged", lie), end.receipt, end.seq)
-    said = without_unproven_claims(end, traces.starts)
+    said = belief.without_unproven_claims(end, traces.starts)
     if said.reused or said.judged:  # which no worker says
         said = said.model_copy(update={"reused": None, "judged": None})
-    whole = complete_receipt(said, traces.starts)
+    whole = belief.complete_receipt(said, traces.starts)
     found = _held_against(case, said, whole, end.seq)
     if found.status == "crashed" and not case.is_descendant:
         found = too_deadly(case, found, end.seq)

@@ -10,18 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeAlias
 
-from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import (
-    ChildElsewhere,
-    Gone,
-    Moved,
-    Nowhere,
-    Recalled,
-    RecallReason,
-    Seen,
-    Started,
-    TimeOver,
-)
+from pytest_manifest.schema import VerdictStatus, facts
+from pytest_manifest.schema.facts import Gone, Moved, Nowhere, Recalled, Seen, Started, TimeOver
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
 from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.verdict import problems
@@ -64,9 +54,9 @@ def infer(case: Case) -> Own | None:
 
 
 def _milestones(case: Case) -> Iterator[Milestone]:
-    facts = case.facts
-    own: list[Milestone] = [*facts.each(Recalled), *facts.each(Moved), *case.run.overs]
-    own += [*facts.each(Nowhere), *facts.each(TimeOver)]
+    job = case.facts
+    own: list[Milestone] = [*job.each(Recalled), *job.each(Moved), *case.run.overs]
+    own += [*job.each(Nowhere), *job.each(TimeOver)]
     yield from sorted(filter(case.is_current, own), key=lambda one: one.seq)
 
 
@@ -140,7 +130,7 @@ def _taken_back(case: Case, recalled: Recalled) -> Found | None:
     return Found(status, problems.RunDeadlineBeforeStart(limit=limit))
 
 
-_RECALLED: Final[Mapping[RecallReason, VerdictStatus]] = {
+_RECALLED: Final[Mapping[facts.RecallReason, VerdictStatus]] = {
     "stop": "withdrawn",
     "max_failed": "withdrawn",
     "operator": "withdrawn",
@@ -202,7 +192,7 @@ def _missing(case: Case, nowhere: Nowhere) -> Found | End | None:
 
 
 def _missing_unstarted(case: Case) -> Found:
-    brokers = [one.broker for one in case.facts.each(ChildElsewhere)]
+    brokers = [one.broker for one in case.facts.each(facts.ChildElsewhere)]
     if brokers:
         return Found("unknown", problems.Elsewhere(broker=min(brokers)))
     run, store, own = case.run, "", ""

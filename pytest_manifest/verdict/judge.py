@@ -17,20 +17,8 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
 
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus, exact, statuses
-from pytest_manifest.schema.facts import (
-    ChildUnsent,
-    Job,
-    Nowhere,
-    Place,
-    Recalled,
-    Sending,
-    SendResult,
-    TakenUp,
-    Withheld,
-    WithheldCode,
-    value,
-)
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus, exact, facts, statuses
+from pytest_manifest.schema.facts import Job, Recalled, SendResult, TakenUp, Withheld, value
 from pytest_manifest.schema.receipts import actual_cost
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.verdict import belief, problems
@@ -198,13 +186,13 @@ def judge(
     return Judgement(whole, number, is_final, own.receipt, own.end, attempts, jobs)
 
 
-def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) -> Descendant:
+def judge_descendant(entry: Entry, root: Job, job: JobFacts, run: RunFacts) -> Descendant:
     """Return a descendant of an attempt of this entry, judged: it is to succeed, once, in whatever
     time it takes (J1)."""
-    case = case_of(entry, facts, run, root=root)
-    own, traces, spawn = _judge_job(case), case.traces, facts.job.spawn
+    case = case_of(entry, job, run, root=root)
+    own, traces, spawn = _judge_job(case), case.traces, job.job.spawn
     found = own.finding
-    was_sent = not facts.each(ChildUnsent)
+    was_sent = not job.each(facts.ChildUnsent)
     if not was_sent and not traces.starts and found.status in statuses.RESENDABLE - statuses.DEATHS:
         found = Finding(statuses.NOT_SENT, NotSent())
     if spawn is not None and isinstance(found.reason, Duplicated):
@@ -213,7 +201,7 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     counts = [one.children for one in receipts if one.children is not None]
     between = traces.between
     return Descendant(
-        facts.job,
+        job.job,
         found,
         has_end=bool(traces.ends or own.receipt is not None),
         children=max(counts, default=0),
@@ -297,7 +285,7 @@ def _held_back(case: Case) -> Finding | None:
         if isinstance(one, SendResult) and one.outcome == "refused":
             code = problems.NotMade if one.is_unmade else problems.Refused
             return Finding("rejected", code(error=one.error))
-        if isinstance(one, Sending | TakenUp):
+        if isinstance(one, facts.Sending | TakenUp):
             return None
     return None
 
@@ -308,7 +296,7 @@ def _withheld(one: Withheld) -> Finding:
     return Finding(status, problem_of(WITHHELD[one.code], {**one.fields, **names}))
 
 
-WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
+WITHHELD: Final[Mapping[facts.WithheldCode, type[Problem]]] = {
     "unknown_task": problems.UnknownTask,
     "after": problems.WaitsFor,
     "canary": problems.CanaryFailed,
@@ -317,7 +305,7 @@ WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
 }
 
 
-_PLACES: Final[Mapping[Place | None, type[Problem]]] = {
+_PLACES: Final[Mapping[facts.Place | None, type[Problem]]] = {
     None: Problem,
     "unknown": Problem,
     "queue": problems.InQueue,
@@ -363,7 +351,7 @@ def _is_message_lost(case: Case, own: Own) -> bool:
     The broker failed while it was published, and it is nowhere since.
     """
     results, traces = case.facts.each(SendResult), case.traces
-    found = [one.seq for one in case.facts.each(Nowhere) if one.seq == own.end]
+    found = [one.seq for one in case.facts.each(facts.Nowhere) if one.seq == own.end]
     if not results or results[-1].outcome != "uncertain" or traces.starts or not found:
         return False
     if traces.unreadable or own.receipt is not None:

@@ -16,25 +16,13 @@ from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction.documents import agree
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact
-from pytest_manifest.schema.facts import Ended, Job
+from pytest_manifest.schema.facts import Ended, Job, JobFact
 from pytest_manifest.schema.receipts import Reuse, actual_cost
-from pytest_manifest.schema.run_facts import (
-    JobFact,
-    JobFacts,
-    RunFact,
-    RunFacts,
-    SetBack,
-    StoreFact,
-)
+from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.statuses import TAKEN_BACK, UNSENT
 from pytest_manifest.signing import read_verifier
-from pytest_manifest.verdict.belief import (
-    Identity,
-    complete_receipt,
-    counted_ends,
-    excuses,
-    traces_of,
-)
+from pytest_manifest.verdict import belief
+from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
 from pytest_manifest.verdict.case import denies
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.problems import Left
@@ -51,20 +39,6 @@ def signatures_of(ledger: Ledger, run: str | None = None) -> ReportSignatures | 
     info = ledger.info
     pem = info.get_meta(RECEIPT_KEYS) if run is None else info.of_run(RECEIPT_KEYS, run)
     return ReportSignatures(read_verifier(pem, RECEIPT_KEYS)) if pem else None
-
-
-class SignaturesByRun:
-    """Check the reports of each run whose attempts a ledger has by the keys of that run."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.all = signatures_of(ledger)
-        """Those of all runs; None where none of them needs a signature."""
-        merged = ledger.info.merged() if self.all is not None else ()
-        self._by_run = {run: signatures_of(ledger, run) for run in merged}
-
-    def of(self, run: str) -> ReportSignatures | None:
-        """Return what checks the reports of a run's attempts."""
-        return self._by_run.get(run, self.all)
 
 
 class Judged(NamedTuple):
@@ -96,8 +70,10 @@ class Judging:
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
         self._runs: dict[str, RunFacts] = {}
-        signatures = SignaturesByRun(ledger) if by_present_keys else None
-        self._signatures = signatures if signatures is not None and signatures.all else None
+        self._signatures = signatures_of(ledger) if by_present_keys else None
+        """Those of all runs; None where none of them needs a signature."""
+        merged = () if self._signatures is None else self._merged
+        self._signatures_of = {one: signatures_of(ledger, one) for one in merged}
 
     def of(self, entry: Entry, rules: Rules | None = None) -> Judged:
         return self.judge(entry, self._jobs.of_entry(entry.id), rules)
@@ -158,7 +134,7 @@ class Judging:
         job, run = own.job, self.run_facts(self._run_of(own.job))
         if job.reused is not None or not run.has_doubts:
             return ()
-        return excuses(own, Identity(job.run, job.entry, job.number, job.task_id), run)
+        return belief.excuses(own, Identity(job.run, job.entry, job.number, job.task_id), run)
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
@@ -183,7 +159,7 @@ class Judging:
         """Return a job's facts with its ends believed by the present keys, where these count."""
         if self._signatures is None or not job.each(Ended):
             return job
-        signatures = self._signatures.of(job.job.run)
+        signatures = self._signatures_of.get(job.job.run, self._signatures)
         checked = (
             replace(one, fault="" if signatures is None else signatures.fault_of(one.receipt))
             if isinstance(one, Ended)

@@ -85,9 +85,6 @@ class AsExpected(Reported):
     descendants: int = 0
     did: str = ""
 
-    def with_tree(self, descendants: int, did: str) -> Self:
-        return self.having(descendants=descendants, did=did)
-
     # Without a template, as it is made of each entry that passes.
     def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - it passed
         pid = "" if self.pid is None else f" (pid {self.pid})"
@@ -105,9 +102,6 @@ class EndedSoAsExpected(InState):
     did: str = ""
     says = "The task ended as {state!r}[ with {error}]{where}, as expected{tree}."
 
-    def with_tree(self, descendants: int, did: str) -> Self:
-        return self.having(descendants=descendants, did=did)
-
     def words(self) -> dict[str, object]:
         return {**super().words(), "tree": _with_tree(self.descendants, self.did)}
 
@@ -119,9 +113,6 @@ class EndedAsExpected(Reason):
     why: Problem
     descendants: int = 0
     did: str = ""
-
-    def with_tree(self, descendants: int, did: str) -> Self:
-        return self.having(descendants=descendants, did=did)
 
     def parts(self, status: VerdictStatus) -> tuple[str, str]:  # noqa: ARG002 - it passed
         known = f"The job ended as {self.ended!r}{in_brackets(self.why.phrase())}, as expected"
@@ -454,12 +445,9 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> Reason:
             return Died.of(receipt, wanted=wanted, error=error)
         case "unknown_task":
             return NotRegistered.of(receipt, wanted=wanted, task=entry.task)
-        case "ignored":
-            return Ignored.of(receipt, wanted=wanted)
-        case "expired":
-            return Expired.of(receipt, wanted=wanted)
-        case "revoked":
-            return Revoked.of(receipt, wanted=wanted)
+        case "ignored" | "expired" | "revoked":
+            code = {"ignored": Ignored, "expired": Expired, "revoked": Revoked}[state]
+            return code.of(receipt, wanted=wanted)
     rejected: type[Otherwise] = RejectedUnclear
     if receipt.has_trace:
         rejected = RejectedAfterStart

@@ -122,9 +122,10 @@ class Reason:
         """Return what happened, and what to do; "" where nothing is."""
         raise NotImplementedError
 
-    def with_tree(self, descendants: int, did: str) -> Reason:  # noqa: ARG002 - see AsExpected
+    def with_tree(self, descendants: int, did: str) -> Self:
         """Return it with what all tasks of the job's tree did, where it is of one that passed."""
-        return self
+        passes = "did" in self._defaults
+        return self.having(descendants=descendants, did=did) if passes else self
 
     def sentence(self, status: VerdictStatus) -> str:
         what, then = self.parts(status)

@@ -47,7 +47,6 @@ from pytest_manifest.schema.run_facts import (
     Segment,
     SegmentEnded,
     SetBack,
-    Steered,
     StoreFact,
     TaskFact,
 )
@@ -112,7 +111,6 @@ ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     ),
     SetBack(seq=0, at=MOMENT, by=3600.0, most=3600.0),
     RunOver(seq=0, at=MOMENT, why="deadline", limit=3.0),
-    Steered(seq=0, at=MOMENT, source=FactSource.OPERATOR, what="paused", who="ann", why="lunch"),
 )  # fmt: skip
 
 
