@@ -54,8 +54,9 @@ def make(folder: Path, count: int) -> None:
     """A project in ``folder``: ``m.jsonl``, the ledger of its run, ``receipts.jsonl``."""
     from pytest_manifest.ledger import Ledger, RunInfo
     from pytest_manifest.manifest import write_manifest
-    from pytest_manifest.run import RunSettings, audit_run
+    from pytest_manifest.run.audit import audit_run
     from pytest_manifest.run.changes import keep_manifest
+    from pytest_manifest.run.settings import RunSettings
     from pytest_manifest.schema import Header
     from pytest_manifest.urls import StackAddress
 

@@ -19,7 +19,8 @@ from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.planning import PlanBuilder, PlanSpec, convert_options, plan_spec
-from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, ErrorInfo, Header, Receipt, State
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256

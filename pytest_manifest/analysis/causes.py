@@ -16,8 +16,13 @@ from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
 from pytest_manifest.schema.summary import Sign, SummaryCause
 from pytest_manifest.text import middle, plural, printable
-from pytest_manifest.verdict import best_known, next_step
-from pytest_manifest.verdict.explanation import counts_text, error_place, number_of
+from pytest_manifest.verdict.explanation import (
+    best_known,
+    counts_text,
+    error_place,
+    next_step,
+    number_of,
+)
 from pytest_manifest.verdict.tree import PATH, descendant_of
 
 EXAMPLES = 3

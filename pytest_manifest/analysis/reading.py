@@ -22,8 +22,8 @@ from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Reused, Started
 from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
-from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place
+from pytest_manifest.verdict.judging import Costs
 
 
 class Line(NamedTuple):

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.manifest_store import Selection
     from pytest_manifest.reporting.run_report import Notices
-    from pytest_manifest.run import Run, RunSettings
+    from pytest_manifest.run.run import Run
+    from pytest_manifest.run.settings import RunSettings
 
 
 class SessionDispatch:
@@ -117,7 +118,8 @@ class SessionDispatch:
 
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends; where one is refused none starts."""
-        from pytest_manifest.run import dispatch_run, refuse_beyond
+        from pytest_manifest.run.dispatch import dispatch_run
+        from pytest_manifest.run.send_queue import refuse_beyond
 
         options, work = self._options, self._work()
         manifests = [manifest for manifest, _ in work]
@@ -142,7 +144,8 @@ class SessionDispatch:
 
     def _resume(self) -> None:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
-        from pytest_manifest.run import describe_decisions, resume_run
+        from pytest_manifest.run.resume import resume_run
+        from pytest_manifest.run.resume_rules import describe_decisions
 
         options, work = self._options, self._work()
         manifests = [manifest for manifest, _ in work]
@@ -198,7 +201,7 @@ class SessionDispatch:
 
         Raises DispatchError where --manifest-audit=wait needs a stack, and there is none.
         """
-        from pytest_manifest.run import audit_run
+        from pytest_manifest.run.audit import audit_run
         from pytest_manifest.urls import StackAddress
 
         options, waits = self._options, self._options.audit == "wait"
@@ -238,7 +241,7 @@ class SessionDispatch:
         With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
         """
         if (file := self._options.receipts) is not None:
-            from pytest_manifest.run import ledger_of_receipts
+            from pytest_manifest.run.exports import ledger_of_receipts
 
             scratch = self._session_runs.scratch_folder()
             keys = run_options.receipt_keys(self._options, self._session_runs.own_key)
@@ -262,7 +265,8 @@ def _none_but_all(runs: Sequence[Run], forget: Callable[[], None] = lambda: None
 
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Collect, for the summary, what ``--manifest-resume`` would do with each selected entry."""
-    from pytest_manifest.run import describe_decisions, preview
+    from pytest_manifest.run.resume import preview
+    from pytest_manifest.run.resume_rules import describe_decisions
 
     options, selection = state.options, select(state.manifests, bindings_of(session.items))
     with user_errors():

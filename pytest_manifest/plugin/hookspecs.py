@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.reporting.run_page.sections import PageSection
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
     from pytest_manifest.schema.summary import RunSummary
 
 

@@ -24,7 +24,7 @@ from pytest_manifest.text import listed, plural, short_path
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.session import ManifestSession
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 
 _TOML: Final = "pyproject.toml"

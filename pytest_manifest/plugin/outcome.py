@@ -188,7 +188,7 @@ def _text(
 ) -> str:
     """Return what a test that fails by its entry's verdict shows."""
     from pytest_manifest.reporting.descendants import tree_text
-    from pytest_manifest.verdict import AttemptLine, explain
+    from pytest_manifest.verdict.explanation import AttemptLine, explain
 
     lines = [
         AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
@@ -231,7 +231,7 @@ def place_at_entry(item: pytest.Item, binding: Binding, report: pytest.TestRepor
         setattr(report, OF_VERDICT, os.fspath(binding.manifest))
         recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
         if recorded is not None:
-            from pytest_manifest.verdict import brief
+            from pytest_manifest.verdict.explanation import brief
 
             receipt = recorded.receipt
             secrets = hiding.secrets_of(manifest[binding.entry], receipt)

@@ -23,7 +23,7 @@ from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import EarlierRuns, RunSettings
+    from pytest_manifest.run.settings import EarlierRuns, RunSettings
     from pytest_manifest.signing import Signer, Verifier
 
 
@@ -245,7 +245,7 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be
     shared among the shards.
     """
-    from pytest_manifest.run import FailureLimit, RunSettings
+    from pytest_manifest.run.settings import FailureLimit, RunSettings
 
     most, revokes = options.max_failed or (None, False)
     limit = FailureLimit(share=most) if isinstance(most, float) else None
@@ -274,7 +274,7 @@ def _earlier_runs(options: Options, files: Collection[Path]) -> EarlierRuns | No
     if options.reuse is None:
         return None
     from pytest_manifest.ledger import find_runs
-    from pytest_manifest.run import EarlierRuns
+    from pytest_manifest.run.settings import EarlierRuns
 
     if options.reuse == "last":
         return EarlierRuns([one for file in files for one in find_runs(options.ledgers, file)[-1:]])

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pytest_manifest.reporting.run_report import RunReport
-    from pytest_manifest.run import Run, WorkerLoss
+    from pytest_manifest.run.run import Run
+    from pytest_manifest.run.settings import WorkerLoss
     from pytest_manifest.signing import Signer
     from pytest_manifest.stack.client import EmbeddedStack
     from pytest_manifest.stack.in_memory import MemoryStack
@@ -283,7 +284,7 @@ class SessionRuns:
         self.runs.append(run)
 
     def _lost_workers(self) -> Sequence[WorkerLoss]:
-        from pytest_manifest.run import WorkerLoss
+        from pytest_manifest.run.settings import WorkerLoss
 
         exits = [] if self.stack is None else self.stack.exits
         return [WorkerLoss(e.name, e.returncode, tuple(e.tail)) for e in exits]

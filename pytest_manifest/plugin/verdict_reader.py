@@ -78,7 +78,7 @@ class ManifestRun:
         An attempt costs what its receipt reports; without a receipt, if it ran or may have run, the
         entry's estimate. A run made by hand has only the attempts of the verdicts in ``settled``.
         """
-        from pytest_manifest.verdict import Costs, cost_of_verdict
+        from pytest_manifest.verdict.judging import Costs, cost_of_verdict
 
         if self.ledger is None:
             return float(sum(cost_of_verdict(s, self.manifest) for s in self.settled))

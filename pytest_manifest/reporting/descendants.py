@@ -19,8 +19,7 @@ from pytest_manifest.schema.summary import (
     SummaryStep,
     SummaryTree,
 )
-from pytest_manifest.verdict import TreeText
-from pytest_manifest.verdict.explanation import counts_text, failed_of, number_of
+from pytest_manifest.verdict.explanation import TreeText, counts_text, failed_of, number_of
 from pytest_manifest.verdict.problems import (
     ChildrenMissing,
     GrandchildrenMissing,

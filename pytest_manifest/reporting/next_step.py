@@ -21,8 +21,8 @@ from pytest_manifest.reporting.run_report import ReportedRun
 from pytest_manifest.text import listed, plural
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
     from pytest_manifest.run.resume_rules import Decision
+    from pytest_manifest.run.run import Run
 
 
 _LOG: Final = re.compile(r"\.worker-(\d+)\.log$")
@@ -111,7 +111,7 @@ def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
 
 
 def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> Iterator[str]:
-    from pytest_manifest.run import preview
+    from pytest_manifest.run.resume import preview
 
     goes_on, decided = True, []
     with contextlib.suppress(ManifestToolError, OSError):

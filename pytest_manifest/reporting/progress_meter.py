@@ -13,8 +13,8 @@ from pytest_manifest.schema.statuses import UNSENT, outcome
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
-    from pytest_manifest.run import Run
     from pytest_manifest.run.inflight import PendingAttempt
+    from pytest_manifest.run.run import Run
     from pytest_manifest.schema import VerdictStatus
     from pytest_manifest.schema.facts import HandedOn
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger, RunInfo
     from pytest_manifest.ledger.files import RunFiles
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
     from pytest_manifest.schema.summary import FileKind
 
 

@@ -48,8 +48,8 @@ from pytest_manifest.text import plural, short, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import Run
     from pytest_manifest.run.invariants import Violation
+    from pytest_manifest.run.run import Run
 
 _SUMMARIES: Final = pytest.StashKey[dict[Path, RunSummary]]()
 

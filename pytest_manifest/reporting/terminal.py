@@ -39,7 +39,7 @@ from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
     from pytest_manifest.schema.summary import RunSummary, SummaryCause
 
 

@@ -38,8 +38,8 @@ from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDABLE
 from pytest_manifest.text import listed
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs, problems
-from pytest_manifest.verdict.judging import Judged, Judging, recorded
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.judging import Costs, Judged, Judging, recorded
 from pytest_manifest.verdict.problems import AwaitsTree
 from pytest_manifest.verdict.reasons import Problem, verdict_of
 from pytest_manifest.verdict.tree import is_ignored

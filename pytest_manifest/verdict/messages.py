@@ -445,9 +445,12 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> Reason:
             return Died.of(receipt, wanted=wanted, error=error)
         case "unknown_task":
             return NotRegistered.of(receipt, wanted=wanted, task=entry.task)
-        case "ignored" | "expired" | "revoked":
-            code = {"ignored": Ignored, "expired": Expired, "revoked": Revoked}[state]
-            return code.of(receipt, wanted=wanted)
+        case "ignored":
+            return Ignored.of(receipt, wanted=wanted)
+        case "expired":
+            return Expired.of(receipt, wanted=wanted)
+        case "revoked":
+            return Revoked.of(receipt, wanted=wanted)
     rejected: type[Otherwise] = RejectedUnclear
     if receipt.has_trace:
         rejected = RejectedAfterStart

@@ -11,8 +11,9 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
 from pytest_manifest.run.run import Run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import Stack
 from pytest_manifest.urls import StackAddress

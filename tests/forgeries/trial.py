@@ -14,7 +14,9 @@ from pytest_manifest import signing as keys
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.manifest.reader import Manifest
-from pytest_manifest.run import Run, RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.run import Run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import signing

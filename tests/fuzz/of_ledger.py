@@ -16,7 +16,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.exports import exported_lines
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from tests.fuzz.lines import foreign, objects
 from tests.fuzz.made_run import ENTRIES, RUN, finished_ledger, made_manifest
 from tests.fuzz.oracles import expect_refusal, expect_sentence, scratch

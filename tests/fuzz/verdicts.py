@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.verdict import brief, explain
 from pytest_manifest.verdict.expectations import MAX_MISMATCHES
+from pytest_manifest.verdict.explanation import brief, explain
 from tests.fuzz.oracles import MOST_VERDICT, expect, expect_sentence
 
 MOST_EXPLAINED = 100_000

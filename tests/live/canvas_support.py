@@ -22,7 +22,8 @@ from kombu import Connection, Exchange, Queue
 
 from pytest_manifest.ledger import Descendant, EntryVerdict, Ledger
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.facts import Started
 from pytest_manifest.urls import StackAddress

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from tests.plugin.conftest import JOBS, Project
 from tests.plugin.ways import BOTH, xdist_in
 

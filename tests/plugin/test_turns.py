@@ -16,7 +16,7 @@ SLOWLY = """
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from pytest_manifest.run import Resume
+from pytest_manifest.run.resume import Resume
 
 prepare = Resume.prepare
 

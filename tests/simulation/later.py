@@ -18,18 +18,17 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.manifest.writer import write_receipt_lines
-from pytest_manifest.run import RunSettings, audit_run
-from pytest_manifest.run.audit import violations
+from pytest_manifest.run.audit import audit_run, violations
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.fact_log import note_emptied, record_own_limits, stamp
 from pytest_manifest.run.merge import merge
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.run_facts import SetBack
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs
-from pytest_manifest.verdict.judging import Judging
+from pytest_manifest.verdict.judging import Costs, Judging
 from tests.reports import GAVE_UP, add_receipts, add_starts, node, note, started
 from tests.simulation.program import Partner
 from tests.unit.run_world import EPOCH, HOST

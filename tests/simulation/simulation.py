@@ -20,8 +20,11 @@ from loguru import logger
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import find_runs
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run import audit_run, dispatch, dispatch_run, engine, resume_run
+from pytest_manifest.run import dispatch, engine
+from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.connections import CRASH_LOOP
+from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.resume import resume_run
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.schema import Header

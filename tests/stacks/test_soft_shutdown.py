@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Header
 from pytest_manifest.urls import StackAddress
 from tests.contract.work import entry, verdicts_of

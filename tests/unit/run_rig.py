@@ -36,7 +36,7 @@ from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.reloading import judged_twice
 from tests.unit.run_clocks import replaced_clocks

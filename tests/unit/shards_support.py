@@ -11,11 +11,11 @@ from pathlib import Path
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run import RunSettings, audit_run
-from pytest_manifest.run.audit import violations
+from pytest_manifest.run.audit import audit_run, violations
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.fact_log import record_own_limits, stamp
 from pytest_manifest.run.merge import merge
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.run_facts import RunOver, StoreFact
 from pytest_manifest.urls import StackAddress

@@ -14,7 +14,7 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.manifest.writer import write_receipt_lines
-from pytest_manifest.run import audit_run
+from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.fact_log import record_own_limits
 from pytest_manifest.run.invariants import corrections, trees

@@ -13,8 +13,7 @@ from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.redaction import names, texts
-from pytest_manifest.run import audit_run
-from pytest_manifest.run.audit import judged_otherwise
+from pytest_manifest.run.audit import audit_run, judged_otherwise
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import Ended, TakenUp

@@ -19,8 +19,7 @@ from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus, cost_text, exact
 from pytest_manifest.schema.receipts import actual_cost
 from pytest_manifest.testing import make_receipt
-from pytest_manifest.verdict import Costs
-from pytest_manifest.verdict.judging import cost_of_verdict
+from pytest_manifest.verdict.judging import Costs, cost_of_verdict
 from tests.reports import add_receipts, add_starts, handed_on, started
 from tests.unit.ledger_support import INFO
 

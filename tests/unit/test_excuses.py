@@ -20,7 +20,7 @@ from pytest_manifest.ledger import utc_now as true_now
 from pytest_manifest.run import fact_log
 from pytest_manifest.run import fact_log as clock
 from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied, record_own_limits
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from pytest_manifest.worker import signing
 from tests.reports import EMPTIED
 from tests.unit.shards_support import Shards

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from pytest_manifest.reporting import summary
-from pytest_manifest.run import Run
+from pytest_manifest.run.run import Run
 from pytest_manifest.urls import StackAddress
 
 

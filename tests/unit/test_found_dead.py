@@ -14,7 +14,7 @@ from pytest_manifest.analysis.statistics import Signs, advice, distribution
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.verdict import explain
+from pytest_manifest.verdict.explanation import explain
 from pytest_manifest.worker.receipt import failed_in_main_process, prepare_receipt, remember_request
 from tests.unit.analysis_support import START, after, attempt
 from tests.verdicts import evaluate

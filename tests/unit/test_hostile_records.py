@@ -22,8 +22,9 @@ from pytest_manifest.results.backend_results import BackendResult, ResultReader,
 from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.records import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import RunSettings, dispatch_run
+from pytest_manifest.run.dispatch import dispatch_run
 from pytest_manifest.run.inflight import PendingAttempt
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack

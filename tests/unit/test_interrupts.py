@@ -15,7 +15,7 @@ from pytest_manifest.plugin.context import PluginContext
 from pytest_manifest.plugin.session_runs import UNNOTICED, Interrupts
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 
 class Hurried:

@@ -16,10 +16,11 @@ from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import Ledger, files, find_runs
 from pytest_manifest.ledger.database import unreadable
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run.audit import audit_run
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from tests.ledger_edits import edit
 from tests.reports import add_starts, all_receipts, starts_by_task
 from tests.unit.analysis_support import START, MadeRun, error

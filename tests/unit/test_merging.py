@@ -34,8 +34,7 @@ from pytest_manifest.run.invariants import repetitions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import Costs
-from pytest_manifest.verdict.judging import Judging
+from pytest_manifest.verdict.judging import Costs, Judging
 from pytest_manifest.verdict.reasons import read_reason
 from tests.reports import add_receipts, add_starts, all_receipts, started, starts_by_task
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict

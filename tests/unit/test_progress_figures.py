@@ -22,7 +22,7 @@ from tests.reports import handed_on
 from tests.verdicts import evaluate
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 NAMES = [f"e-{n}" for n in range(10)]
 

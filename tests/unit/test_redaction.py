@@ -38,8 +38,8 @@ from pytest_manifest.schema.shown import (
 )
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import explain
 from pytest_manifest.verdict.belief import End, _disagreement
+from pytest_manifest.verdict.explanation import explain
 from pytest_manifest.worker.receipt import TaskResult, without_arguments
 from tests.reasons import phrase
 from tests.verdicts import evaluate

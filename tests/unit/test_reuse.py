@@ -29,17 +29,19 @@ from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
 from pytest_manifest.reporting.run_page.documents import details
-from pytest_manifest.run import RunSettings, audit_run, resume_rules
+from pytest_manifest.run import resume_rules
+from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge_files
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Reused, Started
 from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Costs
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
 from tests.reports import add_receipts, all_receipts, starts_by_task

@@ -10,8 +10,9 @@ import pytest
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Expectations, Header, VerdictStatus
 from pytest_manifest.urls import StackAddress
 from tests.unit.record_support import FAILED, RecordWriter

@@ -12,7 +12,7 @@ from pytest_manifest.analysis.causes import Causes, explain_group, tally
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.reporting.descendants import read_trees
 from pytest_manifest.schema import Verdict, VerdictStatus
-from pytest_manifest.verdict import brief
+from pytest_manifest.verdict.explanation import brief
 from pytest_manifest.verdict.tree import descendant_of
 from tests.reports import add_starts
 from tests.unit.analysis_support import INFO, after, record, timed

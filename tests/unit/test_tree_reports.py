@@ -13,7 +13,7 @@ from pytest_manifest.plugin.outcome import properties_of
 from pytest_manifest.reporting import descendants, figures
 from pytest_manifest.reporting.figures import Sheet
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
-from pytest_manifest.verdict import brief, explain
+from pytest_manifest.verdict.explanation import brief, explain
 from pytest_manifest.verdict.reasons import Said
 from pytest_manifest.verdict.tree import ByDescendant
 from tests.unit.ledger_support import INFO

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.verdict import differences
+from pytest_manifest.verdict.expectations import differences
 
 
 def found(expected: Any, actual: Any) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import AttemptLine, explain
+from pytest_manifest.verdict.explanation import AttemptLine, explain
 from tests.reasons import noted
 from tests.verdicts import evaluate
 

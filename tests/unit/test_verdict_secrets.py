@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.redaction import names as in_force
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
-from pytest_manifest.verdict import differences
+from pytest_manifest.verdict.expectations import differences
 from tests.verdicts import evaluate
 
 SECRET = "hunter2 and more"

@@ -18,7 +18,7 @@ from pytest_manifest.plugin import dispatching
 from pytest_manifest.plugin.manifest_store import ManifestStore, Selection, select
 from pytest_manifest.plugin.run_options import read_options
 from pytest_manifest.reporting.run_report import Notices
-from pytest_manifest.run import Run
+from pytest_manifest.run.run import Run
 
 ADVICE = (
     "9 of 12 entries expect no more than that the job ends, and no test looks at their receipts "

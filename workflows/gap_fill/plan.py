@@ -17,7 +17,7 @@ from pytest_manifest import PlanBuilder, planning_fixture
 if TYPE_CHECKING:
     from pytest_manifest import PageSection
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
     from tasks.movie_bible.bible import MovieBible
 
 # An option that does not hold these is refused with a sentence before anything is planned.

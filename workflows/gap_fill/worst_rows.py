@@ -19,7 +19,7 @@ from workflows.gap_fill.quality import (
 )
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 SHOWN: Final = 20
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from allure_commons.logger import AllureFileLogger
     from allure_commons.model2 import TestResult, TestResultContainer, TestStepResult
 
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 
 hookimpl = HookimplMarker("allure")

@@ -23,7 +23,7 @@ from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import Outcome, outcome_of
 from pytest_manifest.schema.summary import SummaryCause
 from pytest_manifest.text import pictured
-from pytest_manifest.verdict import brief
+from pytest_manifest.verdict.explanation import brief
 
 OUTCOMES: Final = get_args(Outcome)
 _PLACES: Final = 5

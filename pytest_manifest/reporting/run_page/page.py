@@ -34,7 +34,7 @@ from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import pictured, short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import Run
+    from pytest_manifest.run.run import Run
 
 
 ASSETS: Final = Path(__file__).with_name("assets")
