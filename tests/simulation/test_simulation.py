@@ -24,7 +24,7 @@ from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import RunFacts, StoreFact, TaskFact
-from pytest_manifest.verdict import case
+from pytest_manifest.verdict import belief
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
 from tests.simulation.process import Process
@@ -210,7 +210,7 @@ def test_a_receipt_that_is_held_against_nothing_is_seen() -> None:
     """S4: a result that was changed on its way is not the one of its digest."""
     changed = [Step("fate", number=5), Step("work", moments=24), Step("work")]
     assert violations_of(changed) == set()
-    with mock.patch.object(case, "contradiction", return_value=None):
+    with mock.patch.object(belief, "contradiction", return_value=None):
         assert "S4" in violations_of(changed)
 
 

@@ -260,7 +260,7 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
             raise ZeroDivisionError("nobody foresaw this")
         return real(receipt, *more)
 
-    monkeypatch.setattr("pytest_manifest.verdict.case.complete_receipt", fails)
+    monkeypatch.setattr("pytest_manifest.verdict.belief.complete_receipt", fails)
     with MemoryStack("tests.contract.app:app") as stack:
         address = stack.wait_broker(30)
         manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)
