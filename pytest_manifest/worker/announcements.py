@@ -26,7 +26,6 @@ from pytest_manifest.compat import celery
 from pytest_manifest.log import log_failure
 from pytest_manifest.process_state import holding
 from pytest_manifest.schema import stream_records, wire
-from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Expected, Message
 from pytest_manifest.worker.handoff import due_time
 from pytest_manifest.worker.job import (
@@ -207,8 +206,7 @@ def children_of(
     """Return the children, none yet, of a delivery's execution; ``announce`` is its store's."""
 
     def send(record: Document) -> None:
-        with store_waits.waiting():
-            announce(delivery.stream, delivery.ttl, encode_signed(record))
+        announce(delivery.stream, delivery.ttl, encode_signed(record))
 
     origin: Document = {
         **fields_of(delivery, *OF_ENTRY, "root", "execution"),

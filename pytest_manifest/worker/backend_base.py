@@ -21,7 +21,7 @@ from loguru import logger
 
 from pytest_manifest.process_state import holding
 from pytest_manifest.redaction.texts import redact
-from pytest_manifest.worker import announcements, store_waits
+from pytest_manifest.worker import announcements
 from pytest_manifest.worker import receipt as outcomes
 from pytest_manifest.worker.handoff import note_elsewhere
 from pytest_manifest.worker.job import end_what_is_left
@@ -106,7 +106,6 @@ if TYPE_CHECKING:
         client: Any
         serializer: str
         exception_safe_to_retry: Callable[[Exception], bool]
-        on_connection_error: Callable[..., float]
         set: Callable[..., object]
         always_retry: bool
         max_retries: float
@@ -222,22 +221,6 @@ class ReceiptBackend(Backend):
         mark = super().mark_as_revoked
         self._mark_with(pending, partial(mark, task_id, reason, request, *args, **kwargs))
 
-    def store_result(
-        self,
-        task_id: str,
-        result: object,
-        state: str,
-        traceback: str | None = None,
-        request: object = None,
-        **kwargs: object,
-    ) -> object:
-        with store_waits.waiting():
-            return super().store_result(task_id, result, state, traceback, request, **kwargs)
-
-    def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Let Celery store a result again after what it retries, while this worker may wait."""
-        return not store_waits.has_given_up() and super().exception_safe_to_retry(exc)
-
     def process_cleanup(self) -> None:
         """Celery calls this after each task, when all its handlers have been called."""
         try:
@@ -276,8 +259,7 @@ class ReceiptBackend(Backend):
         if pending.sent:
             return
         try:
-            with store_waits.waiting():
-                self.deliver(pending)
+            self.deliver(pending)
             pending.mark_sent()
         except Exception as error:  # the task's own outcome must not change
             delivery = pending.delivery

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from celery import states
@@ -16,7 +16,6 @@ from pytest_manifest import processes
 from pytest_manifest.compat.celery import WithoutLook
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
-from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt, current_receipt_for
 from pytest_manifest.worker.receipt import PendingReceipt
 from pytest_manifest.worker.spool import spool_directory
@@ -113,20 +112,10 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
         except self.connection_errors:
             return super().ensure(fun, args, **policy)
 
-    def on_connection_error(
-        self, max_retries: float | None, exc: Exception, intervals: Iterator[float], retries: int
-    ) -> float:
-        """Return the seconds until Celery's next try; raise ``exc`` where it is to be the last."""
-        if store_waits.has_given_up():
-            raise exc
-        return super().on_connection_error(max_retries, exc, intervals, retries)
-
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Retry also where the store or its disk is full: space may be freed."""
         from redis.exceptions import OutOfMemoryError, ResponseError
 
-        if store_waits.has_given_up():
-            return False
         # Before 5.5 Celery retries after none, also where always_retry asks it to.
         if isinstance(exc, (*self.connection_errors, OutOfMemoryError)):
             return True

@@ -24,7 +24,6 @@ from pytest_manifest.compat.celery import before_replacing, first_messages
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp
-from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document
 from pytest_manifest.worker.job import Delivery, Execution, current_execution
 from pytest_manifest.worker.receipt import describe, handed_on_record
@@ -84,8 +83,7 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
     if execution.announce is None:
         return
     try:
-        with store_waits.waiting():
-            execution.announce(record)
+        execution.announce(record)
     except Exception as error:  # the store may be back when the task ends
         if what == START:
             execution.unsent_start = record

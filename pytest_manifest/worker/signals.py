@@ -9,10 +9,9 @@ Celery 5.7 does so for tasks with ``retry_on_worker_lost``: the worker's main pr
 
 Remember where this process is connected to Celery and others, and take that back.
 
-Have the greenlets that a task spawns belong to it, as its threads do.
+Have the greenlets that a task spawns with gevent belong to it, as its threads do.
 
-A greenlet begins with an empty context, in every pool. gevent tells of each that is started;
-eventlet is made to.
+A greenlet begins with an empty context, in every pool.
 
 Report receivers of Celery's signals that raise, which Celery logs and then goes on.
 
@@ -40,14 +39,13 @@ from loguru import logger
 from pytest_manifest import processes
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
 from pytest_manifest.compat.celery import after_undecodable, before_group_is_sent, sleep_at_end_by
-from pytest_manifest.compat.eventlet import before_greenthreads_run
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import told_digest
-from pytest_manifest.worker import announcements, backends, handoff, job, store_waits
+from pytest_manifest.worker import announcements, backends, handoff, job
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.children import Document
@@ -76,7 +74,6 @@ from pytest_manifest.worker.receipt import (
     started_record,
     taken_requests,
 )
-from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -215,7 +212,6 @@ def connect() -> None:
         (celery_signals.after_task_publish, on_published),
         (celery_signals.worker_process_init, job.on_process_init),
         (celery_signals.worker_process_shutdown, job.on_process_shutdown),
-        (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
         here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")
     if job.sets_up_logging():
@@ -235,7 +231,6 @@ def _on_ready(sender: Any, **_: object) -> None:
     after_undecodable(sender, lambda message, error: _refuse(sender, message, "rejected", error))
     ensure_receipts(sender.app.backend)
     job.catch_loguru()
-    sweep_stale()
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
 
 
@@ -508,13 +503,9 @@ connections: Final = ProcessState(Connections, inherit=Connections, is_of_worker
 
 
 def follow_greenlets() -> None:
-    """Do so for each package that has been imported by now. Doing it again changes nothing."""
-    for name, follow in _WAYS:
-        if name in sys.modules:
-            try:
-                connections.now.make(name, follow)
-            except Exception as error:  # no job must fail for it
-                logger.warning("what greenlets of {} start is not recorded: {!r}", name, error)
+    """Have greenlets follow their task where gevent has been imported; done again: no change."""
+    if "gevent" in sys.modules:
+        connections.now.make("gevent", _follow_gevent)
 
 
 def _follow_gevent() -> Callable[[], None]:
@@ -529,10 +520,3 @@ def _hand_on(greenlet: Any) -> None:
     context = context_of_own_execution()
     if context is not None and greenlet.gr_context is None:
         greenlet.gr_context = context
-
-
-_WAYS: Final = (
-    ("gevent", _follow_gevent),
-    ("eventlet", partial(before_greenthreads_run, _hand_on)),
-)
-"""What is to be done for each package."""

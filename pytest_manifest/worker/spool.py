@@ -12,7 +12,6 @@ import json
 import os
 import re
 import tempfile
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ MAX_BYTES = 32 * 1024
 MAX_LINE_CHARS = 4 * 1024
 CUT = " [...]"
 REWRITE_BYTES = 8 * MAX_BYTES
-STALE_SECONDS = 7 * 24 * 3600
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,199}")
 
 
@@ -94,16 +92,25 @@ class Spool:
         with contextlib.suppress(OSError):
             spool_path(self._task_id).unlink()
 
-    def _append(self, document: Mapping[str, JsonValue]) -> None:
+    def _append(self, *documents: Mapping[str, JsonValue]) -> None:
         if self._given_up:
             return
         try:
             if self._descriptor is None:
                 self._descriptor = self._open(spool_path(self._task_id))
-                self._write({"execution": self._execution})
-            self._write(document)
+                documents = {"execution": self._execution}, *documents
+            # No fsync: the kernel keeps it whatever happens to the process.
+            data = b"".join(json.dumps(one).encode() + b"\n" for one in documents)
+            self._size += os.write(self._descriptor, data)
         except OSError as error:
-            self._give_up(error)
+            self._given_up = True
+            logger.warning(
+                "log lines of killed tasks will be missing: {} cannot be written ({}); "
+                "give a directory in {}",
+                spool_directory(),
+                error,
+                processes.SPOOL,
+            )
 
     def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -115,38 +122,17 @@ class Spool:
             private_folder(path.parent)
             return os.open(path, flags, 0o600)
 
-    def _write(self, document: Mapping[str, JsonValue]) -> None:
-        # No fsync: the kernel keeps it whatever happens to the process.
-        assert self._descriptor is not None
-        self._size += os.write(self._descriptor, json.dumps(document).encode() + b"\n")
-
     def _rewrite(self, lines: Lines) -> None:
-        final, old = spool_path(self._task_id), self._descriptor
-        kept, new = _read(final, self._execution).evidence, final.with_suffix(".new")
-        try:
-            self._descriptor, self._size = self._open(new), 0
-            self._write({"execution": self._execution})
-            self._write({"dropped": lines.dropped})
-            self._write({"evidence": kept})
-            for line in lines.as_list():
-                self._write({"line": line})
-            new.replace(final)
-            self._room = self._size + REWRITE_BYTES  # evidence alone may be as large
-        except OSError as error:
-            self._give_up(error)
-        finally:
-            if old is not None:
-                os.close(old)
-
-    def _give_up(self, error: OSError) -> None:
-        self._given_up = True
-        logger.warning(
-            "log lines of killed tasks will be missing: {} cannot be written ({}); "
-            "give a directory in {}",
-            spool_directory(),
-            error,
-            processes.SPOOL,
+        """Begin the file anew with what is kept; who is killed within has no lines."""
+        kept = _read(spool_path(self._task_id), self._execution).evidence
+        assert self._descriptor is not None
+        os.ftruncate(self._descriptor, 0)
+        self._size = 0
+        texts = ({"line": line} for line in lines.as_list())
+        self._append(
+            {"execution": self._execution}, {"dropped": lines.dropped}, {"evidence": kept}, *texts
         )
+        self._room = self._size + REWRITE_BYTES  # evidence alone may be as large
 
 
 def take_output(task_id: str, execution: str) -> TaskOutput:
@@ -156,16 +142,6 @@ def take_output(task_id: str, execution: str) -> TaskOutput:
     with contextlib.suppress(OSError):
         path.unlink()
     return output
-
-
-def sweep_stale() -> None:
-    """Remove files older than a week: of tasks that were redelivered elsewhere."""
-    oldest = time.time() - STALE_SECONDS
-    with contextlib.suppress(OSError):
-        for path in spool_directory().glob("*.log"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
 
 
 def _read(path: Path, execution: str) -> TaskOutput:

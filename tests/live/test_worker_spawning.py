@@ -16,7 +16,6 @@ pytestmark = pytest.mark.live
 POOLS = ("prefork", "solo", "threads", "gevent", "eventlet")
 SPAWNING, SPEAKING = (f"tests.live.apps.worker_{name}" for name in ("spawning", "speaking"))
 GEVENT = ("spawn", "later", "pool", "map", "nested")
-EVENTLET = ("spawn", "spawn_n", "later", "pool", "map", "nested")
 SMOKE = (SPAWNING, "threads")
 """What is tried at each push."""
 
@@ -47,16 +46,15 @@ def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
 
 def hows(package: str) -> Sequence[str]:
     """The ways to start what runs beside a task."""
-    return {"threads": ("",), "gevent": GEVENT, "eventlet": EVENTLET}[package]
+    return {"threads": ("",), "gevent": GEVENT}[package]
 
 
 @pytest.mark.parametrize("bench", flavours(SPAWNING), indirect=True)
 def test_what_a_task_spawns_belongs_to_it(bench: Bench) -> None:
     """Threads in each pool; greenlets where the pool is of them, or the task alone uses them."""
     pool = bench.flavour.name.partition("-")[0]
-    packages = {"gevent": ["threads", "gevent"], "eventlet": ["threads", "eventlet"]}.get(
-        pool, ["threads", *(["gevent"] if find_spec("gevent") else [])]
-    )
+    with_gevent = pool != "eventlet" and find_spec("gevent")
+    packages = ["threads", *(["gevent"] if with_gevent else [])]
     found = {
         (package, way): grown(bench, "spawning", package, way, 3).hows()
         for package in packages
@@ -66,9 +64,7 @@ def test_what_a_task_spawns_belongs_to_it(bench: Bench) -> None:
 
 
 @pytest.mark.ring(2)
-@pytest.mark.parametrize(
-    "bench", flavours(SPAWNING, ["threads", "gevent", "eventlet"]), indirect=True
-)
+@pytest.mark.parametrize("bench", flavours(SPAWNING, ["threads", "gevent"]), indirect=True)
 def test_what_outlives_its_task_belongs_to_nobody(bench: Bench) -> None:
     """Neither to its own, which has ended, nor to the one that runs then; the log says so."""
     package = bench.flavour.name.partition("-")[0]

@@ -16,7 +16,7 @@ from celery import Celery
 from celery.app.backends import by_name
 from celery.app.defaults import _TO_NEW_KEY
 from celery.app.task import extract_exec_options
-from celery.app.trace import trace_task_ret
+from celery.app.trace import build_tracer, trace_task_ret
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from celery.concurrency import prefork
@@ -193,6 +193,7 @@ def test_a_task_runs_under_the_name_of_its_worker(app: Celery) -> None:
 
     app.task(name="work", bind=True, shared=False)(work)
     app.finalize()
+    app.tasks["work"].__trace__ = build_tracer("work", app.tasks["work"], app=app)
     under = compat.tracer_under(app, "memory@here")
     for trace in (trace_task_ret, under(trace_task_ret)):
         request = {"id": "i", "delivery_info": {}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -15,13 +14,11 @@ from pytest_manifest.worker.spool import (
     MAX_LINE_CHARS,
     MAX_LINES,
     REWRITE_BYTES,
-    STALE_SECONDS,
     Lines,
     Spool,
     TaskOutput,
     spool_directory,
     spool_path,
-    sweep_stale,
     take_output,
 )
 
@@ -176,17 +173,6 @@ def test_link_in_its_place_is_not_followed(tmp_path: Path, monkeypatch: pytest.M
     assert list(trap.iterdir()) == []
     assert len(said) == 1
     assert "MANIFEST_SPOOL" in said[0]
-
-
-def test_files_that_nobody_came_for_are_swept(spool: Path) -> None:
-    """A week-old file goes when a worker starts, younger ones stay."""
-    Spool("old", "e").add_line("x", Lines())
-    Spool("young", "e").add_line("x", Lines())
-    old = spool_path("old")
-    then = old.stat().st_mtime - STALE_SECONDS - 60
-    os.utime(old, (then, then))
-    sweep_stale()
-    assert [path.name for path in spool.iterdir()] == ["young.log"]
 
 
 def test_documents_are_one_a_line(spool: Path) -> None:

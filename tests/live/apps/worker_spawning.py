@@ -57,25 +57,11 @@ def by_gevent(way: str) -> Callable[[Call], Any]:
     return ways[way]
 
 
-def by_eventlet(way: str) -> Callable[[Call], Any]:
-    import eventlet
-
-    ways: dict[str, Callable[[Call], Any]] = {
-        "spawn": eventlet.spawn,
-        "spawn_n": eventlet.spawn_n,
-        "later": partial(eventlet.spawn_after, 0.01),
-        "pool": eventlet.GreenPool(2).spawn,
-        "map": lambda call: list(eventlet.GreenPool(1).imap(lambda one: one(), [call])),
-        "nested": lambda call: eventlet.spawn(eventlet.spawn_n, call),
-    }
-    return ways[way]
-
-
 def starting(package: str, way: str) -> Callable[[Call], Any]:
     """What starts a call in this way of a package; ``threads`` has one way."""
     if package == "threads":
         return by_thread
-    return by_gevent(way) if package == "gevent" else by_eventlet(way)
+    return by_gevent(way)
 
 
 @task
