@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from pytest_manifest.reporting.allure.result import OwnReport, Subject, final_result, last_sent
+from pytest_manifest.reporting.allure.result import Subject, final_result
 from pytest_manifest.schema import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
@@ -16,6 +18,8 @@ from tests.unit.analysis_support import record
 # When both tests are over, each of their jobs is begun once more; only then does the last job end.
 CONFTEST = """
 import json
+from dataclasses import replace
+from typing import Any
 from pathlib import Path
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.worker.backend_memory import MemoryStore
@@ -102,22 +106,14 @@ def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) ->
     assert own["steps"][-1]["steps"][0]["attachments"][0]["name"] == "note"
 
 
-def said(status: str, verdict_read: VerdictStatus, message: str | None = None) -> OwnReport:
-    return OwnReport(
-        status=status,  # type: ignore[arg-type]  # one of Allure's
-        message=message,
-        trace="somewhere",
-        start=1,
-        stop=2,
-        verdict_read=verdict_read,
-        doc=None,
-        html=None,
-        labels=[],
-        links=[],
-        parameters=[],
-        steps=[],
-        attachments=[],
-    )
+def said(status: str, verdict_read: VerdictStatus, message: str | None = None) -> Subject:
+    own: dict[str, Any] = {
+        name: [] for name in ("titlePath", "labels", "links", "parameters", "steps")
+    }
+    details = {"trace": "somewhere", **({"message": message} if message else {})}
+    own |= {"name": "e", "fullName": "m#x", "historyId": "h", "description": None, "uuid": "u"}
+    own |= {"status": status, "statusDetails": details, "start": 1, "stop": 2, "attachments": []}
+    return Subject(own, verdict_read, "m:1", True, None, True, "run")
 
 
 @pytest.mark.parametrize(
@@ -132,12 +128,11 @@ def said(status: str, verdict_read: VerdictStatus, message: str | None = None) -
     ],
 )
 def test_whose_word_counts(
-    builtin: bool, kind: VerdictStatus, own: OwnReport, status: str, message: str | None
+    builtin: bool, kind: VerdictStatus, own: Subject, status: str, message: str | None
 ) -> None:
     """The verdict's as it is now; what a test of the project's own has not looked at it says."""
-    subject = Subject("h", "m#x", "e", [], "m:1", builtin, None, True, [], "run")
-    one = record("e", kind)
-    result = final_result(one, subject, own, last_sent(one), lambda _: None, None)
+    subject = replace(own, builtin=builtin)
+    result = final_result(record("e", kind), subject, lambda _: None, lambda _: [])
     assert result["status"] == status
     details = result.get("statusDetails", {})
     assert isinstance(details, dict)

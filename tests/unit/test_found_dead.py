@@ -43,8 +43,8 @@ class Taken:
 def test_reports_show_no_time_that_nobody_has_seen() -> None:
     """In Allure's timeline a bar would be the time until somebody noticed."""
     dead = attempt(kind="crashed", runtime=None, started_at=START, finished_at=after(4.2))
-    subject, own = SimpleNamespace(live=False), SimpleNamespace(start=0, stop=0)
-    shown = times(dead, subject, own)  # type: ignore[arg-type]  # not asked for what is known
+    subject = SimpleNamespace(live=False)
+    shown = times(dead, subject)  # type: ignore[arg-type]  # not asked for what is known
     assert shown["start"] == shown["stop"]
     assert "found dead: crashed" in str(steps_of([dead], START, {}))
     entry = Entry(id="e", task="t")

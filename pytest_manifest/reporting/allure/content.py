@@ -146,7 +146,7 @@ def attachments_of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
 
 
 def write_attachments(
-    folder: Path, stem: str, attachments: Iterator[Attachment], mode: int
+    folder: Path, stem: str, mode: int, attachments: Iterator[Attachment]
 ) -> list[dict[str, str]]:
     """Write the attachments' files, of this mode; return what the result's JSON says of them."""
     written: list[dict[str, str]] = []

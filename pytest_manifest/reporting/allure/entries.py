@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +43,6 @@ class _Context:
     name: str
     ledger: Ledger | None
     info: RunInfo | None
-    hierarchies: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def receipt(self, task_id: str) -> Receipt | None:
         """Return the last receipt of an attempt, None if it has none."""
@@ -68,10 +68,6 @@ class Entries:
                 context.ledger.close()
         self._contexts.clear()
 
-    def _write(self, stem: str, attachments: Iterator[content.Attachment]) -> list[dict[str, str]]:
-        mode = self._report.options.report_mode
-        return content.write_attachments(self._folder, stem, attachments, mode)
-
     def note_collected(
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
     ) -> None:
@@ -93,39 +89,62 @@ class Entries:
         context = self._context(binding.manifest)
         (record,) = read_some(context.ledger, context.manifest, [binding.entry])
         subject = self._subject(item, result, context, record)
-        report, last = attempt_results.own_report(item, result), attempt_results.last_sent(record)
-        if report.message or report.trace:
+        last = attempt_results.last_sent(record)
+        if details := subject.own.get("statusDetails"):
             # Hide secrets in a failure of the test's own: allure-pytest takes it from the error.
             words = pieces_of(record.entry, None if last is None else context.receipt(last.task_id))
-            message, trace = (
-                None if text is None else without_cut(shown_text(text, words), words)
-                for text in (report.message, report.trace)
-            )
-            report = replace(report, message=message, trace=trace)
-        documents = content.small_documents(record)
-        final = attempt_results.final_result(record, subject, report, last, self._issue, documents)
-        for one, earlier in attempt_results.earlier_results(record, subject, report, final):
+            for name in details.keys() & {"message", "trace"}:
+                details[name] = without_cut(shown_text(details[name], words), words)
+        history, mode = subject.own["historyId"], self._report.options.report_mode
+        task_id = last.task_id if last is not None else f"{subject.run}"
+        stem = result_id(history, task_id, repetition)
+        write = partial(content.write_attachments, self._folder, stem, mode)
+        final = attempt_results.final_result(record, subject, self._issue, write)
+        for one, earlier in attempt_results.earlier_results(record, subject, final):
             receipt = context.receipt(one.task_id)
             if receipt is not None:
                 receipt = shown_receipt(receipt, secrets_of(record.entry, receipt))
-            stem = result_id(subject.history, one.task_id, 0)
-            written = self._write(stem, content.attachments_of_receipt(receipt))
-            yield stem, {"uuid": stem} | earlier | {"attachments": written}
-        task_id = last.task_id if last is not None else f"{subject.run}"
-        stem = result_id(subject.history, task_id, repetition)
-        files = content.attachments_of_last(record) if documents is None else iter(())
-        written = self._write(stem, files)
-        # allure-pytest's containers name the tests of a fixture by this id of its own.
-        final |= {"uuid": result.uuid, "attachments": [*written, *report.attachments]}
+            name = result_id(history, one.task_id, 0)
+            files = content.attachments_of_receipt(receipt)
+            written = content.write_attachments(self._folder, name, mode, files)
+            yield name, {"uuid": name} | earlier | {"attachments": written}
         yield stem, final
 
     def complete_group(self, item: pytest.Item, binding: Binding, result: TestResult) -> None:
-        """Complete allure-pytest's result of the test of a group of entries."""
+        """Change allure-pytest's result of the test of a group of entries before it is written.
+
+        A failed test is ``broken`` unless the group's outcome is ``failed``: the outcome of its
+        entries is not known. The counts are parameters without part in the test's identity.
+        """
+        from allure_commons.model2 import Label, Parameter
+
         assert binding.group is not None
         context = self._context(binding.manifest)
+        properties = {
+            name.removeprefix("manifest_"): value
+            for name, value in item.user_properties
+            if name.startswith("manifest_")
+        }
+        if result.status == "failed" and properties.get("outcome") != "failed":
+            result.status = "broken"
         others = attempt_results.other_parameters(item)
-        history = history_id(context.scope, GROUP, binding.group, others)
-        _complete_group(result, item, history, _plan_of(context.manifest))
+        result.historyId = history_id(context.scope, GROUP, binding.group, others)
+        result.testCaseId = result.historyId
+        result.parameters = [
+            Parameter(name="group", value=visible(str(properties.get("group", "")))),
+            *(one for one in result.parameters if one.name != BUILTIN_GROUP),
+            *(
+                Parameter(name=name.replace("_", " "), value=str(properties[name]), excluded=True)
+                for name in ("run", *_COUNTS)
+                if name in properties
+            ),
+        ]
+        suites = attempt_results.SUITES
+        result.labels = [one for one in result.labels if one.name not in suites]
+        result.labels += [
+            Label(name=name, value=visible(part))
+            for name, part in zip(suites, _plan_of(context.manifest), strict=False)
+        ]
 
     def _context(self, path: Path) -> _Context:
         known = self._contexts.get(path)
@@ -141,19 +160,22 @@ class Entries:
     def _subject(
         self, item: pytest.Item, result: TestResult, context: _Context, record: EntryRecord
     ) -> attempt_results.Subject:
-        name, builtin = str(result.fullName), is_builtin(item)
-        others = attempt_results.other_parameters(item)
+        builtin, others = is_builtin(item), attempt_results.other_parameters(item)
+        test = BUILTIN if builtin else str(result.fullName)
         found = {} if context.ledger is None else read_trees(context.ledger, record.attempts, MOST)
         return attempt_results.Subject(
-            history=history_id(context.scope, BUILTIN if builtin else name, record.id, others),
-            full_name=name,
-            title=self._title(item, result, record),
-            hierarchy=_hierarchy(context, record.entry.task),
+            own=attempt_results.own_result(
+                item,
+                result,
+                self._title(item, result, record),
+                history_id(context.scope, test, record.id, others),
+                [*_plan_of(context.manifest), record.entry.task],
+            ),
+            verdict_read=attempt_results.verdict_read(item),
             location=f"{context.name}:{record.line}",
             builtin=builtin,
             planned_at=None if context.info is None else context.info.created_at,
             live=not self._report.options.audit,
-            others=others,
             run=None if context.info is None else context.info.run,
             trees={root: step_of_tree(tree) for root, tree in found.items()},
         )
@@ -173,63 +195,16 @@ class Entries:
         return name
 
 
-def _hierarchy(context: _Context, task: str) -> Sequence[str]:
-    """Return workflow, mode and task, without those that are missing."""
-    if task not in context.hierarchies:
-        context.hierarchies[task] = [*_plan_of(context.manifest), task]
-    return context.hierarchies[task]
-
-
 def _plan_of(manifest: Manifest) -> list[str]:
     """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
     parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
     return [part for part in parts if part]
 
 
-# The test of a group
-
 _COUNTS: Final = (
     *("entries", "passed", "failed", "errors", "pending", "skipped"),
     *("descendants", "descendants_failed"),
 )
-_SUITES: Final = ("parentSuite", "suite", "subSuite")
-
-
-def _complete_group(
-    result: TestResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
-) -> None:
-    """Change the result of a group's test before it is written.
-
-    A failed test is ``broken`` unless the group's outcome is ``failed``: the outcome of its entries
-    is not known. The counts are parameters without part in the test's identity; ``history`` and
-    ``hierarchy`` (workflow and mode) are those of the plan, whatever the manifest's file is called.
-    """
-    from allure_commons.model2 import Label, Parameter
-
-    properties = {
-        name.removeprefix("manifest_"): value
-        for name, value in item.user_properties
-        if name.startswith("manifest_")
-    }
-    if result.status == "failed" and properties.get("outcome") != "failed":
-        result.status = "broken"
-    result.historyId = result.testCaseId = history
-    result.parameters = [one for one in result.parameters if one.name != BUILTIN_GROUP]
-    result.parameters.insert(
-        0, Parameter(name="group", value=visible(str(properties.get("group", ""))))
-    )
-    result.parameters += [
-        Parameter(name=name.replace("_", " "), value=str(properties[name]), excluded=True)
-        for name in ("run", *_COUNTS)
-        if name in properties
-    ]
-    result.labels = [one for one in result.labels if one.name not in _SUITES]
-    result.labels += [
-        Label(name=name, value=visible(part))
-        for name, part in zip(_SUITES, hierarchy, strict=False)
-    ]
-
-
 # Ids
 
 _ENCODED = json.JSONEncoder(ensure_ascii=False).encode

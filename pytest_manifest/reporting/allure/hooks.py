@@ -15,9 +15,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from pluggy import HookimplMarker
@@ -131,9 +132,6 @@ def _replace(path: str, text: bytes, mode: int) -> None:
 
 # Corrected verdicts
 
-Result = dict[str, Any]
-"""A result as it is in its file: Allure's own format."""
-
 _TASK: Final = re.compile(rb'"task id",\s*"value":\s*"([^"]*)"')
 _END: Final = "-result.json"
 
@@ -154,23 +152,24 @@ def rewrite_corrected(
         records = read_some(ledger, run.manifest, entries)
     attempts = {one.task_id: record for record in records if (one := results.last_sent(record))}
     for path, record in _of_attempts(folder, attempts):
-        old: Result = json.loads(path.read_text("utf-8"))
-        if _verdict(old) == record.kind:
+        old: results.Result = json.loads(path.read_text("utf-8"))
+        verdict = next((one["value"] for one in old["labels"] if one["name"] == "verdict"), None)
+        if verdict == record.kind:
             continue
         stem = path.name.removesuffix(_END)
-        kept = [one for one in old["attachments"] if not one["source"].startswith(stem)]
-        documents = content.small_documents(record)
-        location = f"{name}:{record.line}"
-        subject, report = _subject(old, run, location), _own_report(old, record, kept)
-        new = results.final_result(
-            record, subject, report, results.last_sent(record), issue, documents
+        subject = results.Subject(
+            own=results.earlier_own_result(old, record, stem),
+            verdict_read=verdict,
+            location=f"{name}:{record.line}",
+            builtin=old["fullName"].endswith(f"#{BUILTIN}"),
+            planned_at=run.info.created_at,
+            live=True,
+            run=run.info.run,
         )
         for stale in folder.glob(f"{stem}-*-attachment.*"):
             stale.unlink()
-        files = content.attachments_of_last(record) if documents is None else iter(())
-        written = content.write_attachments(folder, stem, files, mode)
-        whole = new | {"uuid": old["uuid"], "attachments": [*written, *kept]}
-        write_result(folder, stem, whole, mode)
+        write = partial(content.write_attachments, folder, stem, mode)
+        write_result(folder, stem, results.final_result(record, subject, issue, write), mode)
 
 
 def _of_attempts(
@@ -181,59 +180,6 @@ def _of_attempts(
         record = None if found is None else attempts.get(found[1].decode())
         if record is not None:
             yield path, record
-
-
-def _verdict(old: Result) -> Any:
-    return dict(_pairs(old)).get("verdict")
-
-
-def _pairs(old: Result) -> list[tuple[str, str]]:
-    return [(one["name"], one["value"]) for one in old["labels"]]
-
-
-def _subject(old: Result, run: Run, location: str) -> results.Subject:
-    return results.Subject(
-        history=old["historyId"],
-        full_name=old["fullName"],
-        title=old["name"],
-        hierarchy=old["titlePath"],
-        location=location,
-        builtin=str(old["fullName"]).endswith(f"#{BUILTIN}"),
-        planned_at=run.info.created_at,
-        live=True,
-        others=[
-            (one["name"], one["value"])
-            for one in old["parameters"]
-            if not one.get("excluded") and one["name"] != results.ENTRY
-        ],
-        run=run.info.run,
-    )
-
-
-def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> results.OwnReport:
-    """Recover what the test itself had reported from the result that was made of it."""
-    details = old.get("statusDetails", {})
-    verified = [step for step in old["steps"] if step["name"] == results.VERIFIED]
-    itself = verified[0] if verified else old
-    return results.OwnReport(
-        status=old["status"],
-        message=details.get("message"),
-        trace=details.get("trace"),
-        start=itself["start"],
-        stop=itself["stop"],
-        verdict_read=_verdict(old),
-        doc=content.doc_of(old["description"], record.entry),
-        html=old.get("descriptionHtml"),
-        labels=[pair for pair in _pairs(old) if pair[0] not in results.OF_AN_ATTEMPT],
-        links=[(one["type"], one["url"], one["name"]) for one in old["links"]],
-        parameters=[
-            one
-            for one in old["parameters"]
-            if one.get("excluded") and one["name"] not in results.EXCLUDED
-        ],
-        steps=[step for one in verified for step in one.get("steps", ())],
-        attachments=files,
-    )
 
 
 _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
