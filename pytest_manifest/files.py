@@ -5,6 +5,7 @@ The supervisor and the workers import this: nothing but the standard library.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -125,6 +126,15 @@ def append(path: Path, content: bytes, mode: int = FILE_MODE) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "ab") as file:
         file.write(content)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _opened(path: str | Path, flags: int, mode: int) -> int:

@@ -12,7 +12,6 @@ before.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import SigningError
-from pytest_manifest.files import new_file
+from pytest_manifest.files import file_sha256, new_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -138,9 +137,7 @@ def read_signer(told: str, origin: str) -> Signer:
     text, place = _text_of(told, origin, is_private=True)
     try:
         key = load_pem_private_key(text, None)
-    except (ValueError, TypeError):  # a password is wanted
-        key = None
-    except Exception:  # cryptography has an exception of its own for algorithms that it lacks
+    except Exception:  # a password is wanted, or it lacks the algorithm
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise SigningError(
@@ -252,34 +249,26 @@ def open_envelope(data: bytes, payload_type: str, verifier: Verifier) -> bytes:
 
     Raises BadEnvelopeError for every other.
     """
+    malformed = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
     try:
         document = json.loads(data)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or not isinstance(document.get("signatures"), list):
-        raise BadEnvelopeError("it is no DSSE envelope")
-    payload = _bytes_of(document.get("payload"))
-    if document.get("payloadType") != payload_type or payload is None:
+        payload, signatures = _decoded(document["payload"]), [*document["signatures"]]
+        is_known = document["payloadType"] == payload_type
+    except malformed:
+        is_known = False
+    if not is_known:
         raise BadEnvelopeError(f"it is no DSSE envelope of {payload_type}")
-    signed = pae(payload_type, payload)
-    for one in document["signatures"]:
-        signature = _bytes_of(one.get("sig")) if isinstance(one, dict) else None
-        if signature is None:
-            continue
-        # The key's id is a hint, and nothing that is signed: another tool has other ids.
-        if verifier.verify("", signature, signed):
-            return payload
+    for one in signatures:
+        with suppress(*malformed):
+            # The key's id is a hint, and nothing that is signed: another tool has other ids.
+            if verifier.verify("", _decoded(one["sig"]), pae(payload_type, payload)):
+                return payload
     raise BadEnvelopeError("none of its signatures is of a key that is trusted")
 
 
-def _bytes_of(text: JsonValue) -> bytes | None:
-    """Decode base64, standard or URL-safe, as DSSE asks of readers."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return base64.b64decode(text.translate(_STANDARD), validate=True)
-    except (binascii.Error, ValueError):
-        return None
+def _decoded(text: str) -> bytes:
+    """Decode base64, standard or URL-safe, as DSSE asks of readers. Raises ValueError."""
+    return base64.b64decode(text.translate(_STANDARD), validate=True)
 
 
 _STANDARD = str.maketrans("-_", "+/")
@@ -295,15 +284,6 @@ SUFFIX: Final = ".sig"
 def signature_of(path: Path) -> Path:
     """Return the file beside a manifest that its signature is in."""
     return path.with_name(path.name + SUFFIX)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex. Raises OSError."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def sign_order(path: Path, entries: int, entries_sha256: str, signer: Signer) -> Path:
@@ -361,9 +341,8 @@ def check_order(path: Path, entries_sha256: str, verifier: Verifier) -> None:
             f"{path}; make it readable"
         ) from error
     try:
-        statement = json.loads(open_envelope(data, PAYLOAD_TYPE, verifier))
-        signed = _digests_in(statement)
-    except (BadEnvelopeError, RecursionError) as error:
+        signed = _digests_in(open_envelope(data, PAYLOAD_TYPE, verifier))
+    except (ValueError, AttributeError, RecursionError) as error:
         raise SigningError(
             f"{place}: is no signature that this work order can be sent by ({error}); have it "
             f"signed again by 'manifest sign {path}', or name the public key of who signed it"
@@ -375,19 +354,14 @@ def check_order(path: Path, entries_sha256: str, verifier: Verifier) -> None:
         )
 
 
-def _digests_in(statement: JsonValue) -> tuple[str, str]:
+def _digests_in(payload: bytes) -> tuple[str, str]:
     """Return the digests of the file and its entries; raises BadEnvelopeError for other kinds."""
-    if (
-        not isinstance(statement, dict)
-        or statement.get("_type") != STATEMENT_TYPE
-        or statement.get("predicateType") != PREDICATE_TYPE
-    ):
+    statement = json.loads(payload)
+    kinds = [statement.get(name) for name in ("_type", "predicateType")]
+    if kinds != [STATEMENT_TYPE, PREDICATE_TYPE]:
         raise BadEnvelopeError("what is signed is no work order")
-    subject, predicate = statement.get("subject"), statement.get("predicate")
-    first = subject[0] if isinstance(subject, list) and len(subject) == 1 else None
-    digest = first.get("digest") if isinstance(first, dict) else None
-    whole = digest.get("sha256") if isinstance(digest, dict) else None
-    entries = predicate.get("entriesSha256") if isinstance(predicate, dict) else None
-    if not isinstance(whole, str) or not isinstance(entries, str):
-        raise BadEnvelopeError("what is signed names no SHA-256 of a work order")
-    return whole, entries
+    try:
+        (subject,) = statement["subject"]
+        return subject["digest"]["sha256"], statement["predicate"]["entriesSha256"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise BadEnvelopeError("what is signed names no SHA-256 of a work order") from error

@@ -12,21 +12,10 @@ from pytest_manifest.ledger import AttemptRow, Ledger, Statuses
 from pytest_manifest.ledger.descendants import SlowestTree, TreeStep
 from pytest_manifest.ledger.rows import damaged
 from pytest_manifest.schema import Receipt, Verdict
+from pytest_manifest.schema import summary as schema
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
-from pytest_manifest.schema.summary import (
-    SummaryDescendants,
-    SummaryFailedTree,
-    SummaryStep,
-    SummaryTree,
-)
+from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.explanation import TreeText, counts_text, failed_of, number_of
-from pytest_manifest.verdict.problems import (
-    ChildrenMissing,
-    GrandchildrenMissing,
-    GrandchildrenUnknown,
-    NoTreeReports,
-    NoTreeReportsYet,
-)
 from pytest_manifest.verdict.tree import descendant_of
 
 NOT_KNOWN: Final = "not known"
@@ -88,16 +77,16 @@ def unknown(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     if children == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
     if source == "backend":
-        return NoTreeReports().phrase()
+        return problems.NoTreeReports().phrase()
     if not isinstance(children, int):
-        return NoTreeReportsYet().phrase()
+        return problems.NoTreeReportsYet().phrase()
     known = ledger.descendants.number_of_children(root, root)
     if known < children:
-        return ChildrenMissing(children=children, known=known).phrase()
+        return problems.ChildrenMissing(children=children, known=known).phrase()
     short, silent = ledger.descendants.number_untold(root)
     if short:
-        return GrandchildrenMissing(descendants=short).phrase()
-    return GrandchildrenUnknown(descendants=silent).phrase() if silent else ""
+        return problems.GrandchildrenMissing(descendants=short).phrase()
+    return problems.GrandchildrenUnknown(descendants=silent).phrase() if silent else ""
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:
@@ -119,13 +108,13 @@ def _said(receipt: Receipt | None) -> dict[str, JsonValue]:
 # Of a run
 
 
-def read_trees(ledger: Ledger) -> SummaryDescendants:
+def read_trees(ledger: Ledger) -> schema.SummaryDescendants:
     """Read what reports show of a run's trees. Raises LedgerError for what cannot be shown."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
     failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
     try:
-        return SummaryDescendants(
+        return schema.SummaryDescendants(
             number=number_of(totals.statuses),
             statuses=_named(totals.statuses),
             entries=totals.entries,
@@ -139,16 +128,16 @@ def read_trees(ledger: Ledger) -> SummaryDescendants:
         raise damaged(ledger.path, error) from error
 
 
-def _read_tree(ledger: Ledger, slowest: SlowestTree) -> SummaryTree:
+def _read_tree(ledger: Ledger, slowest: SlowestTree) -> schema.SummaryTree:
     ids = ledger.trees.path(slowest.root)
     left_out = max(len(ids) - 2 * ENDS_SHOWN, 0)
     steps = [ledger.trees.step(one) for one in (*ids[:ENDS_SHOWN], *ids[ENDS_SHOWN + left_out :])]
     began = steps[0].started_at
-    return SummaryTree(
+    return schema.SummaryTree(
         entry=slowest.entry,
         seconds=max(round(slowest.seconds, 3), 0.0),
         path=[
-            SummaryStep(
+            schema.SummaryStep(
                 task=step.task,
                 task_id=step.task_id,
                 status=step.status,
@@ -176,9 +165,9 @@ def _named(counts: Statuses) -> dict[str, int]:
     return {status or "pending": number for status, number in counts.items()}
 
 
-def _failed_trees(ledger: Ledger) -> tuple[list[SummaryFailedTree], int]:
+def _failed_trees(ledger: Ledger) -> tuple[list[schema.SummaryFailedTree], int]:
     """Return the first entries with failed descendants, and how many more there are."""
-    found: list[SummaryFailedTree] = []
+    found: list[schema.SummaryFailedTree] = []
     more = 0
     for entry, counts in ledger.trees.by_entry():
         bad = [status for status in counts if status is not None and failed_of({status: 1})]
@@ -191,7 +180,7 @@ def _failed_trees(ledger: Ledger) -> tuple[list[SummaryFailedTree], int]:
         if first is not None and first.verdict is not None:
             verdict = first.verdict
             found.append(
-                SummaryFailedTree(
+                schema.SummaryFailedTree(
                     entry=entry,
                     statuses=_named(counts),
                     task=first.task,

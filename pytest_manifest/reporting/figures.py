@@ -24,19 +24,8 @@ from pytest_manifest.text import (
 )
 
 if TYPE_CHECKING:
-    from pytest_manifest.schema.summary import (
-        SummaryCause,
-        SummaryChange,
-        SummaryComparison,
-        SummaryCost,
-        SummaryDescendants,
-        SummaryEntry,
-        SummarySpread,
-        SummaryStatistics,
-        SummaryTask,
-        SummaryTimeChange,
-        SummaryTree,
-    )
+    from pytest_manifest.schema import summary as schema
+
 
 NARROWEST = 40
 
@@ -133,7 +122,7 @@ _TASKS = 20
 _CAUSES = 10
 
 
-def statistics_lines(stats: SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
+def statistics_lines(stats: schema.SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
     """Yield the statistics beyond the counts of verdicts; nothing for a small run."""
     judged = stats.entries - stats.outcomes.get("pending", 0)
     if (stats.entries < FEW and not sheet.all) or judged == 0:
@@ -150,7 +139,7 @@ def statistics_lines(stats: SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
             yield Line(line, yellow=True)
 
 
-def _pace(stats: SummaryStatistics) -> Iterator[str]:
+def _pace(stats: schema.SummaryStatistics) -> Iterator[str]:
     """Yield the run's duration and rate, and its numbers of retries and redeliveries."""
     pace = []
     if stats.duration is not None:
@@ -162,7 +151,7 @@ def _pace(stats: SummaryStatistics) -> Iterator[str]:
     yield from (", ".join(phrases) for phrases in (pace, again) if phrases)
 
 
-def duration_phrase(stats: SummaryStatistics) -> str:
+def duration_phrase(stats: schema.SummaryStatistics) -> str:
     """Return how long a run was worked on; its duration is known, in seconds."""
     took, pauses = duration(stats.duration or 0.0), stats.pauses or 0.0
     if stats.parts < 2:
@@ -171,7 +160,7 @@ def duration_phrase(stats: SummaryStatistics) -> str:
     return f"{took} of work in {stats.parts} parts{left_out}"
 
 
-def cost_phrase(cost: SummaryCost) -> str:
+def cost_phrase(cost: schema.SummaryCost) -> str:
     """Return what a run has cost; "" unless a receipt reports a cost or it had a budget."""
     limit = "" if cost.budget is None else f" of a budget of {cost_text(cost.budget)}"
     if cost.total is not None:
@@ -183,7 +172,7 @@ def cost_phrase(cost: SummaryCost) -> str:
 
 _LONGEST = 60
 """Columns of a task's name."""
-_COUNTS: Mapping[str, Callable[[SummaryTask], int]] = {
+_COUNTS: Mapping[str, Callable[[schema.SummaryTask], int]] = {
     "count": lambda row: row.count,
     "passed": lambda row: row.passed,
     "failed": lambda row: row.failed,
@@ -194,7 +183,7 @@ _COUNTS: Mapping[str, Callable[[SummaryTask], int]] = {
 _RARE = ("error", "skipped", "pending")
 
 
-def _by_task(tasks: Sequence[SummaryTask], sheet: Sheet) -> Iterator[Line]:
+def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line]:
     """Yield a table of counts by task, and one of times."""
     shown = tasks if sheet.all else _most_numerous(tasks)
     names = [sheet.cut(row.task, _LONGEST) for row in shown]
@@ -223,19 +212,19 @@ def _by_task(tasks: Sequence[SummaryTask], sheet: Sheet) -> Iterator[Line]:
         yield from table_lines(["seconds", "", "#p50", "#p95", "#max"], times, sheet)
 
 
-def _most_numerous(tasks: Sequence[SummaryTask]) -> list[SummaryTask]:
+def _most_numerous(tasks: Sequence[schema.SummaryTask]) -> list[schema.SummaryTask]:
     largest = sorted(tasks, key=lambda row: -row.count)[:_TASKS]
     return sorted(largest, key=lambda row: row.task)
 
 
-def _spread_cells(times: SummarySpread) -> tuple[str, ...]:
+def _spread_cells(times: schema.SummarySpread) -> tuple[str, ...]:
     return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
 
 
 # Entries
 
 
-def _slowest(records: Sequence[SummaryEntry], sheet: Sheet) -> Iterator[Line]:
+def _slowest(records: Sequence[schema.SummaryEntry], sheet: Sheet) -> Iterator[Line]:
     if not records:
         return
     yield BLANK
@@ -251,7 +240,7 @@ def _slowest(records: Sequence[SummaryEntry], sheet: Sheet) -> Iterator[Line]:
     yield from table_lines(["#", "", ""], rows, sheet, indent=4)
 
 
-def _by_cause(causes: Sequence[SummaryCause], sheet: Sheet) -> Iterator[Line]:
+def _by_cause(causes: Sequence[schema.SummaryCause], sheet: Sheet) -> Iterator[Line]:
     if not causes:
         return
     yield BLANK
@@ -268,7 +257,7 @@ def _by_cause(causes: Sequence[SummaryCause], sheet: Sheet) -> Iterator[Line]:
         yield Line(f"    and {plural(len(causes) - len(shown), 'more cause')} (-v shows all)")
 
 
-def _message(cause: SummaryCause, sheet: Sheet, room: int) -> Iterator[str]:
+def _message(cause: schema.SummaryCause, sheet: Sheet, room: int) -> Iterator[str]:
     """Yield a cause's message in at most two lines; actual and expected in one each."""
     message = one_line(cause.message)
     if cells(message) <= room:
@@ -283,7 +272,7 @@ def _message(cause: SummaryCause, sheet: Sheet, room: int) -> Iterator[str]:
     yield f"{before}{sheet.cut(cause.expected, left)}{after}"
 
 
-def _examples(cause: SummaryCause, sheet: Sheet, room: int) -> str:
+def _examples(cause: schema.SummaryCause, sheet: Sheet, room: int) -> str:
     more = cause.count - len(cause.examples)
     rest = f" and {more} more" if more else ""
     each = (room - len(rest)) // len(cause.examples) - 2
@@ -296,7 +285,7 @@ _LISTED = 10
 _NAMED = 5
 
 
-def comparison_lines(found: SummaryComparison, sheet: Sheet) -> Iterator[Line]:
+def comparison_lines(found: schema.SummaryComparison, sheet: Sheet) -> Iterator[Line]:
     """Yield what changed since the earlier run, or one line if nothing that counts did."""
     yield Line(f"  since run {found.before.run}", bold=True)
     before, now = f"{found.before.passed} of {found.before.entries}", found.after.passed
@@ -319,7 +308,7 @@ def comparison_lines(found: SummaryComparison, sheet: Sheet) -> Iterator[Line]:
     yield from lines
 
 
-def comparison_phrase(found: SummaryComparison) -> str:
+def comparison_phrase(found: schema.SummaryComparison) -> str:
     """Return the numbers of changes since the earlier run, in a few words."""
     counts = {
         "newly failing": len(found.newly_failing),
@@ -347,7 +336,7 @@ def _changes(
         yield Line(f"      and {len(rows) - len(shown)} more (-v shows all)")
 
 
-def _verdicts(changes: Sequence[SummaryChange]) -> list[tuple[str, str, str]]:
+def _verdicts(changes: Sequence[schema.SummaryChange]) -> list[tuple[str, str, str]]:
     return [(one.id, one.before or "not there", one.after or "pending") for one in changes]
 
 
@@ -365,7 +354,7 @@ def _named(title: str, names: Sequence[str], sheet: Sheet) -> Iterator[Line]:
     yield from (Line(line) for line in sheet.wrapped(text, indent=4, hanging=2))
 
 
-def _times(title: str, changes: Sequence[SummaryTimeChange], sheet: Sheet) -> Iterator[Line]:
+def _times(title: str, changes: Sequence[schema.SummaryTimeChange], sheet: Sheet) -> Iterator[Line]:
     for change in changes:
         of = (
             f"{change.samples_after} entries"
@@ -378,7 +367,7 @@ def _times(title: str, changes: Sequence[SummaryTimeChange], sheet: Sheet) -> It
             yield Line(line, yellow=title == "slower")
 
 
-def _cost(found: SummaryComparison) -> Iterator[Line]:
+def _cost(found: schema.SummaryComparison) -> Iterator[Line]:
     before, after = found.before.cost, found.after.cost
     if before == after:
         return
@@ -399,7 +388,7 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
-def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
+def untold_lines(trees: schema.SummaryDescendants, entries: int) -> Iterator[str]:
     """Yield the line on entries of which the descendants are not known."""
     if trees.not_known:
         reasons = ", ".join(
@@ -410,7 +399,7 @@ def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
         yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
 
 
-def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
+def path_lines(trees: schema.SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
     """Yield the slowest tree's path: its job, and each task down to what ended last."""
     slowest = trees.slowest
     if slowest is None:
@@ -430,13 +419,13 @@ def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
     yield from table_lines(["task", *_TIMES], rows, sheet, indent=4)
 
 
-def slowest_phrase(slowest: SummaryTree, name: str) -> str:
+def slowest_phrase(slowest: schema.SummaryTree, name: str) -> str:
     """Return which entry's tree took longest, by the entry's name, and how long, from what on."""
     took = f"{seconds_cell(slowest.seconds)} s"
     return f"slowest tree: {name}, {took} from its job's start to its last descendant's end"
 
 
-def path_text(slowest: SummaryTree) -> str:
+def path_text(slowest: schema.SummaryTree) -> str:
     """Return the slowest tree's path on one line, like ``jobs.a -> jobs.b``."""
     names = [printable(step.task) for step in slowest.path]
     if slowest.left_out:

@@ -22,14 +22,7 @@ from pytest_manifest.verdict.explanation import counts_text, ends_text
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.schema.summary import (
-        RunSummary,
-        SummaryCause,
-        SummaryComparison,
-        SummarySpread,
-        SummaryStatistics,
-        SummaryTask,
-    )
+    from pytest_manifest.schema import summary as schema
 
 MOST: Final = 1 << 20
 """Characters of a text that is shown whole."""
@@ -101,7 +94,7 @@ _WIDTH: Final = 120
 
 
 def markdown(
-    run: ReportedRun, summary: RunSummary, links: Links, root: Path, arguments: str = ""
+    run: ReportedRun, summary: schema.RunSummary, links: Links, root: Path, arguments: str = ""
 ) -> str:
     """Return the summary of one run; ``links`` has the addresses of files and entries.
 
@@ -123,7 +116,7 @@ def markdown(
     return "\n\n".join(paragraphs) + "\n\n"
 
 
-def _heading(run: ReportedRun, found: SummaryStatistics, links: Links, root: Path) -> str:
+def _heading(run: ReportedRun, found: schema.SummaryStatistics, links: Links, root: Path) -> str:
     name = link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
@@ -135,7 +128,7 @@ def _heading(run: ReportedRun, found: SummaryStatistics, links: Links, root: Pat
     return f"### ✅ {name}: {entries} passed"
 
 
-def _metadata(summary: RunSummary) -> str:
+def _metadata(summary: schema.RunSummary) -> str:
     found, run = summary.statistics, summary.run
     plan = ":".join(part for part in (run.workflow, run.mode) if part)
     reused, of_runs = sum(found.reused.values()), plural(len(found.reused), "run")
@@ -154,7 +147,7 @@ def _metadata(summary: RunSummary) -> str:
     return ", ".join(filter(None, phrases)) + "."
 
 
-def _messages(run: ReportedRun, found: SummaryStatistics) -> Iterator[str]:
+def _messages(run: ReportedRun, found: schema.SummaryStatistics) -> Iterator[str]:
     """Yield the run's error, warnings and advice as a quotation."""
     messages = [f"the run gave up: {run.error}"] if run.error is not None else []
     messages += [*run.warnings, *found.advice]
@@ -162,7 +155,7 @@ def _messages(run: ReportedRun, found: SummaryStatistics) -> Iterator[str]:
         yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:_MESSAGES])
 
 
-def _verdicts(found: SummaryStatistics) -> str:
+def _verdicts(found: schema.SummaryStatistics) -> str:
     pairs = sorted(found.verdicts.items(), key=lambda pair: -pair[1])
     open_entries = found.entries - sum(found.verdicts.values())
     rows = [[kind, str(count)] for kind, count in pairs]
@@ -170,7 +163,7 @@ def _verdicts(found: SummaryStatistics) -> str:
     return table(["Verdict", "Entries"], "-r", rows)
 
 
-def _tasks(tasks: Sequence[SummaryTask]) -> Iterator[str]:
+def _tasks(tasks: Sequence[schema.SummaryTask]) -> Iterator[str]:
     heads = ["Task", "Entries", "Passed", "Failed", "Errors", "Wait, s", "Run, s", "Per s"]
     rows = [
         [
@@ -192,14 +185,14 @@ def _tasks(tasks: Sequence[SummaryTask]) -> Iterator[str]:
     )
 
 
-def _times(spread: SummarySpread | None) -> str:
+def _times(spread: schema.SummarySpread | None) -> str:
     if spread is None:
         return ""
     return " / ".join(f"{value:.3f}" for value in (spread.p50, spread.p95, spread.max))
 
 
 def _causes(
-    causes: Sequence[SummaryCause], manifest: Manifest, links: Links, again: RunAgain
+    causes: Sequence[schema.SummaryCause], manifest: Manifest, links: Links, again: RunAgain
 ) -> Iterator[str]:
     if not causes:
         return
@@ -230,7 +223,7 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
         yield link(name, links.manifest(manifest.path, line))
 
 
-def _trees(found: SummaryStatistics, manifest: Manifest, links: Links) -> Iterator[str]:
+def _trees(found: schema.SummaryStatistics, manifest: Manifest, links: Links) -> Iterator[str]:
     """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
     trees = found.descendants
     lines = [escaped(line.strip()) for line in figures.untold_lines(trees, found.entries)]
@@ -261,7 +254,7 @@ def _trees(found: SummaryStatistics, manifest: Manifest, links: Links) -> Iterat
         yield f"{phrase[0].upper()}{phrase[1:]}.<br>\nCritical path: {path}"
 
 
-def _changes(comparison: SummaryComparison | None) -> Iterator[str]:
+def _changes(comparison: schema.SummaryComparison | None) -> Iterator[str]:
     """Yield what changed since another run, as the terminal shows it."""
     if comparison is not None:
         heading, *lines = comparison_lines(comparison, Sheet(width=_WIDTH, rich=True))

@@ -6,7 +6,6 @@ All is made in one pass over the records of its entries, however many reports us
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,33 +16,22 @@ from datetime import datetime
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Literal, get_args
+from typing import IO, TYPE_CHECKING, Final
 
 import pytest
 from pydantic_core import to_json
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.errors import ManifestError, ManifestToolError, StackError
-from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
+from pytest_manifest.files import FILE_MODE, append, file_sha256, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, find_runs
 from pytest_manifest.ledger.run_info import ACCEPTED
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction.texts import redact_url
-from pytest_manifest.reporting.run_report import (
-    REPORT_KEY,
-    ReportedRun,
-    RunReport,
-    add_artifact,
-    run_files,
-    step_summary_file,
-)
-from pytest_manifest.schema.summary import (
-    RunSummary,
-    SummaryComparison,
-    SummaryCost,
-    SummaryFile,
-    SummaryRun,
-)
+from pytest_manifest.reporting import run_report
+from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
+from pytest_manifest.schema import summary as schema
+from pytest_manifest.schema.statuses import BAD
 from pytest_manifest.text import plural, short, short_path
 
 if TYPE_CHECKING:
@@ -51,12 +39,12 @@ if TYPE_CHECKING:
     from pytest_manifest.run.invariants import Violation
     from pytest_manifest.run.run import Run
 
-_SUMMARIES: Final = pytest.StashKey[dict[Path, RunSummary]]()
+_SUMMARIES: Final = pytest.StashKey[dict[Path, schema.RunSummary]]()
 
 
 def summary_of(
     run: Run, config: pytest.Config, take: Callable[[EntryRecord], object] | None = None
-) -> RunSummary:
+) -> schema.RunSummary:
     """Return the summary of a run that is over, but its entries; made once a session.
 
     ``take`` is called with the record of each entry on the way, which makes the summary anew.
@@ -64,7 +52,7 @@ def summary_of(
     """
     known = config.stash.setdefault(_SUMMARIES, {})
     if take is not None or run.ledger_path not in known:
-        report = config.stash[REPORT_KEY]
+        report = config.stash[run_report.REPORT_KEY]
         with records_of(run) as records:
             found = _compared(run, report)
             known[run.ledger_path] = make_summary(run, records, report.options.root, found, take)
@@ -75,9 +63,9 @@ def make_summary(
     run: ReportedRun,
     records: Iterable[EntryRecord],
     root: Path,
-    comparison: SummaryComparison | None = None,
+    comparison: schema.SummaryComparison | None = None,
     take: Callable[[EntryRecord], object] | None = None,
-) -> RunSummary:
+) -> schema.RunSummary:
     """Make the summary of a run in one pass over its records. Raises LedgerError."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.descendants import read_trees
@@ -92,10 +80,10 @@ def make_summary(
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
         found = statistics(noted(), run.info, parts, tree_end, read_trees(ledger))
         budget = ledger.info.get_meta(BUDGET)
-        return RunSummary(
+        return schema.RunSummary(
             run=_run(run, ledger, root),
             statistics=found,
-            cost=SummaryCost(
+            cost=schema.SummaryCost(
                 total=found.cost,
                 budget=float(budget) if budget else None,
                 over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
@@ -143,7 +131,7 @@ def _readable(run: Run) -> Manifest:
     return run.manifest
 
 
-def _compared(run: Run, report: RunReport) -> SummaryComparison | None:
+def _compared(run: Run, report: RunReport) -> schema.SummaryComparison | None:
     """Compare with the run that ``--manifest-compare`` names; None, with a warning, if not."""
     path = report.options.compare
     if path is None:
@@ -161,7 +149,7 @@ def _compared(run: Run, report: RunReport) -> SummaryComparison | None:
     return None
 
 
-def compare_with_last(run: Run, report: RunReport) -> SummaryComparison | None:
+def compare_with_last(run: Run, report: RunReport) -> schema.SummaryComparison | None:
     """Compare a run that is over with the last one of its manifest, None if there is none.
 
     Raises LedgerError or ManifestError if that one cannot be read.
@@ -170,7 +158,7 @@ def compare_with_last(run: Run, report: RunReport) -> SummaryComparison | None:
     return None if earlier is None else _compare_with(earlier, run)
 
 
-def _compare_with(path: Path, run: Run) -> SummaryComparison:
+def _compare_with(path: Path, run: Run) -> schema.SummaryComparison:
     """Compare with the run of this ledger, by its manifest: its copy, else its file, else ours."""
     from pytest_manifest.analysis.comparison import compare_ledgers
     from pytest_manifest.manifest import read_manifest
@@ -203,9 +191,9 @@ def _last(run: Run, folder: Path) -> Path | None:
     return max(earlier)[1] if earlier else None
 
 
-def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
+def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
     info, shard = run.info, ledger.info.shard()
-    return SummaryRun(
+    return schema.SummaryRun(
         run=info.run,
         manifest=short_path(run.manifest.path, root),
         manifest_sha256=info.sha256,
@@ -226,21 +214,12 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
     )
 
 
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _files(run: ReportedRun, root: Path) -> Iterator[SummaryFile]:
-    for kind, path in run_files(run):
-        with path.open("rb") as file:
-            # Ledger and log are written to until the session ends, and by later audits.
-            growing = kind in ("ledger", "log")
-            digest = None if growing else _sha256(file)
+def _files(run: ReportedRun, root: Path) -> Iterator[schema.SummaryFile]:
+    for kind, path in run_report.run_files(run):
+        # Ledger and log are written to until the session ends, and by later audits.
+        digest = None if kind in ("ledger", "log") else file_sha256(path)
         size = path.stat().st_size
-        yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)
+        yield schema.SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)
 
 
 # The check of a record
@@ -334,8 +313,8 @@ def _write_summary(
         add_artifact(report.config, "summary", path, run.info.run)
 
 
-def _write_markdown(report: RunReport, run: Run, found: RunSummary) -> None:
-    step = step_summary_file()
+def _write_markdown(report: RunReport, run: Run, found: schema.RunSummary) -> None:
+    step = run_report.step_summary_file()
     if step is None and report.options.markdown is None:
         return
     from pytest_manifest.reporting.markdown import Links, markdown
@@ -359,15 +338,7 @@ def _write_markdown(report: RunReport, run: Run, found: RunSummary) -> None:
 
 # summary.json, entry by entry, so that memory stays flat whatever the run's size
 
-Group = Literal["failed", "unfinished", "succeeded"]
-GROUPS: Final[Sequence[Group]] = get_args(Group)
-_GROUP_OF: Final[dict[str, Group]] = {
-    "passed": "succeeded",
-    "failed": "failed",
-    "error": "failed",
-    "skipped": "unfinished",
-    "pending": "unfinished",
-}
+GROUPS: Final = ("failed", "unfinished", "succeeded")
 SPOOL: Final = 1 << 20
 """Bytes of one group of entries that are kept in memory, the rest in a temporary file."""
 
@@ -381,21 +352,18 @@ class SummaryWriter(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._spools: dict[Group, IO[bytes]] = {
+        self._spools: dict[str, IO[bytes]] = {
             group: self.enter_context(_spool()) for group in GROUPS
         }
-        # Asking a spool for its position would flush it each time.
-        self._started: set[Group] = set()
         self._head = b""
 
     def add(self, record: EntryRecord) -> None:
         """Take the next entry, in the manifest's order."""
-        group = _GROUP_OF[record.outcome]
-        comma = b",\n  " if group in self._started else b"\n  "
-        self._started.add(group)
-        self._spools[group].write(comma + to_json(summary_fields(record)))
+        is_bad, has_passed = record.outcome in BAD, record.outcome == "passed"
+        group = "failed" if is_bad else "succeeded" if has_passed else "unfinished"
+        self._spools[group].write(b",\n  " + to_json(summary_fields(record)))
 
-    def finish(self, found: RunSummary) -> None:
+    def finish(self, found: schema.RunSummary) -> None:
         """Take what is known after the last entry."""
         whole = found.model_dump_json(indent=1, exclude={"failed", "unfinished", "succeeded"})
         self._head = whole.rstrip().removesuffix("}").rstrip().encode()
@@ -408,10 +376,10 @@ class SummaryWriter(contextlib.ExitStack):
         folder_of(path, mode)
         with atomic_file(path, mode) as file:
             file.write(self._head)
-            for group in GROUPS:
+            for group, spool in self._spools.items():
                 file.write(f',\n "{group}": ['.encode())
-                spool = self._spools[group]
                 spool.seek(0)
+                some = spool.read(1)  # the comma
                 shutil.copyfileobj(spool, file)
-                file.write(b"\n ]" if group in self._started else b"]")
+                file.write(b"\n ]" if some else b"]")
             file.write(b"\n}\n")

@@ -19,18 +19,8 @@ from pytest_manifest.bindings import OF_VERDICT
 from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
-from pytest_manifest.reporting.figures import (
-    BLANK,
-    NARROWEST,
-    Line,
-    Sheet,
-    comparison_lines,
-    comparison_phrase,
-    cost_phrase,
-    path_lines,
-    statistics_lines,
-    untold_lines,
-)
+from pytest_manifest.reporting import figures
+from pytest_manifest.reporting.figures import BLANK, Line, Sheet
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
@@ -111,8 +101,7 @@ def _write_previews(
 
 def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:
     """Write the planner's messages beside the preview."""
-    notes: Sequence[str] = plans.notes.get(plan, ())
-    for note in notes:
+    for note in plans.notes.get(plan, ()):
         reporter.write_line(f"  {redact(note)}")
 
 
@@ -235,15 +224,15 @@ def _files(report: RunReport) -> Iterator[str]:
     """Yield where page and ledger are."""
     root = report.options.root
     pages = [
-        short_path(location, root) if isinstance(location, Path) else location
+        short_path(Path(page), root)
         for run in report.runs
-        for kind, location in artifacts(report.config, run.info.run)
+        for kind, page in artifacts(report.config, run.info.run)
         if kind == _PAGE
     ]
     ledgers = [short_path(run.ledger_path, root) for run in report.runs]
     for kind, paths in ((_PAGE, pages), ("ledger", ledgers)):
         if paths:
-            yield f"  {kind:<8}  {listed(paths, 1)}"
+            yield _artifact_line(kind, listed(paths, 1), root)
 
 
 _KINDS: Final = ("failed", "error")
@@ -366,7 +355,7 @@ def sheet_of(reporter: pytest.TerminalReporter) -> Sheet:
     file = terminal_file(reporter.config)
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return Sheet(
-        width=max(reporter.config.get_terminal_writer().fullwidth, NARROWEST),
+        width=max(reporter.config.get_terminal_writer().fullwidth, figures.NARROWEST),
         terminal=file.isatty(),
         rich=file.isatty() and encoding == "utf8",
         all=reporter.verbosity > 0,
@@ -403,16 +392,16 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
         yield from map(Line, whole(text, sheet))
     again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     limits = limits_phrase(summary.run.key_limits)
-    for text in (cost_phrase(summary.cost), limits, again and f"further sendings: {again}"):
+    for text in (figures.cost_phrase(summary.cost), limits, again and f"further sendings: {again}"):
         if text:
             yield Line(f"  {text}")
-    for text in untold_lines(found.descendants, found.entries):
+    for text in figures.untold_lines(found.descendants, found.entries):
         yield from map(Line, whole(text, sheet))
-    lines = list(statistics_lines(found, sheet))
-    if path := list(path_lines(found.descendants, sheet)):
+    lines = list(figures.statistics_lines(found, sheet))
+    if path := list(figures.path_lines(found.descendants, sheet)):
         lines += [BLANK, *path]
     if summary.comparison is not None:
-        lines += [BLANK, *comparison_lines(summary.comparison, sheet)]
+        lines += [BLANK, *figures.comparison_lines(summary.comparison, sheet)]
     yield from lines
     if BLANK in lines:
         yield BLANK
@@ -489,7 +478,7 @@ def run_line(run: Run, report: RunReport) -> str:
     summary = summary_of(run, report.config)
     more = ""
     if summary.comparison is not None:
-        more = f"; {comparison_phrase(summary.comparison)}"
+        more = f"; {figures.comparison_phrase(summary.comparison)}"
     return _heading(summary, report.name_of(run)) + more
 
 
@@ -499,13 +488,12 @@ def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
     if run.ledger_path.parent != report.options.ledgers:
         yield "  judged apart: what the run itself has kept stays as it was"
     else:
-        yield _artifact_line("ledger", run.ledger_path, root)
-        yield _artifact_line("receipts", run.files.receipts, root)
-        yield _artifact_line("log", run.files.log, root)
+        kept = {"ledger": run.ledger_path, "receipts": run.files.receipts, "log": run.files.log}
+        yield from (_artifact_line(kind, path, root) for kind, path in kept.items())
         logs = run.files.worker_logs()
         if len(logs) > 1:
             every = short_path(run.files.worker_logs_pattern, root)
-            yield f"  workers   {every} ({len(logs)} files)"
+            yield _artifact_line("workers", f"{every} ({len(logs)} files)", root)
         else:
             yield from (_artifact_line("worker", log, root) for log in logs)
     for kind, location in artifacts(report.config, run.info.run):
