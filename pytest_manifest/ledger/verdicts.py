@@ -69,6 +69,16 @@ _REASONS: Final = """
 _JUDGED_JOBS: Final = """
     SELECT s.entry, a.id, s.kind FROM settled s JOIN jobs a ON a.n = s.job WHERE s.entry IN ({})
 """
+_UNSETTLED: Final = f"""
+    SELECT DISTINCT a.name FROM jobs a
+    LEFT JOIN verdicts v ON v.seq = {PRESENT.format("a.entry")}
+    WHERE a.name IS NOT NULL AND (
+        v.status IS NULL OR v.status = 'pending' OR EXISTS (
+            SELECT 1 FROM jobs d JOIN facts f ON f.job = d.n
+            WHERE d.entry = a.entry AND f.seq > v.seq
+        )
+    ) LIMIT ?
+"""  # noqa: S608 - fixed text
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
     WHERE kind IS NOT json_extract(verdict, '$.verdict')
@@ -232,6 +242,10 @@ class Verdicts(LedgerPart):
     def statuses(self) -> dict[str, VerdictStatus]:
         """Return the verdict's status of every entry that has one, by entry."""
         return {entry: kind for entry, kind in self._db.read("SELECT entry, kind FROM settled")}  # noqa: C416
+
+    def unsettled(self, most: int) -> list[str]:
+        """Return entries that have no verdict, one that is pending, or a fact after theirs."""
+        return [str(row[0]) for row in self._db.read(_UNSETTLED, (most,))]
 
     def any_without_receipt(self) -> bool:
         """Return whether some entry that was sent has a final verdict without a receipt."""

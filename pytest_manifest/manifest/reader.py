@@ -121,9 +121,19 @@ class Manifest:
         for line in self.lines():
             yield line.number, self.parse(line.raw)
 
-    def lines(self) -> Generator[jsonl.Line, None, None]:
-        """Stream the lines of all entries, in the file's order, without comments."""
+    def lines(self, entry_ids: Iterable[str] | None = None) -> Generator[jsonl.Line, None, None]:
+        """Stream the lines of all entries, in the file's order, without comments; or of these, in
+        their order.
+
+        Raises KeyError where there is no such entry.
+        """
         with self.open() as file:
+            for entry_id in entry_ids or ():
+                offset = self.offset_of(entry_id)
+                file.seek(offset)
+                yield jsonl.Line(self.line_of(entry_id), offset, file.readline())
+            if entry_ids is not None:
+                return
             offset = file.tell()
             remarks = frozenset(self.summary.remarks)
             for number, raw in enumerate(file, self.summary.header_line + 1):
@@ -211,16 +221,8 @@ class Manifest:
 
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in this order; raise KeyError where there is none."""
-        with self.open() as file:
-            for _, _, raw in self._lines(file, entry_ids):
-                yield self.parse(raw)
-
-    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[jsonl.Line]:
-        """Yield these entries' lines."""
-        for entry_id in entry_ids:
-            offset = self.offset_of(entry_id)
-            file.seek(offset)
-            yield jsonl.Line(self.line_of(entry_id), offset, file.readline())
+        for line in self.lines(entry_ids):
+            yield self.parse(line.raw)
 
     def line_of(self, entry_id: str) -> int:
         """Return the number, from 1, of the entry's line; raise KeyError where there is none."""

@@ -42,6 +42,9 @@ from pytest_manifest.verdict.judge import Rules
 from pytest_manifest.verdict.judging import Judged, Judging, is_same, recorded
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, verdict_of
 
+MOST_DOUBTFUL: Final = 10_000
+"""Entries that are judged by their names; more are not worth it, and cost memory."""
+
 
 class Audit(EarlierRunStrategy):
     """Judge an earlier run from its ledger and from what arrived since; send nothing.
@@ -66,6 +69,7 @@ class Audit(EarlierRunStrategy):
         self._wait = wait
         self._before = before
         self._already_evaluated = already_evaluated
+        self._contradicted: Collection[str] | None = None
 
     @property
     def queries_stack(self) -> bool:
@@ -177,7 +181,9 @@ class Audit(EarlierRunStrategy):
                 for run in ledger.info.merged() or [state.info.run]:
                     ledger.facts.append([(None, RunOver(**stamp(), why="ended"))], run)
             judging = Judging(ledger, by_present_keys=self._asks_for_keys)
-            with contextlib.closing(manifest_lines(ledger, state.manifest, self._before)) as lines:
+            names = self._doubtful(ledger)
+            found = manifest_lines(ledger, state.manifest, self._before, names)
+            with contextlib.closing(found) as lines:
                 while some := {line.entry: line for line in islice(lines, BATCH)}:
                     self._judge_some(ledger, judging, some, is_over=is_over)
 
@@ -194,6 +200,25 @@ class Audit(EarlierRunStrategy):
         """Return whether an end that no key has signed is to be the end of its job, from now on."""
         overs = ledger.facts.of_kind(RunOver)
         return self._asks_for_keys and all(one.why != "ended" for one in overs)
+
+    def _doubtful(self, ledger: Ledger) -> Sequence[str] | None:
+        """Return the entries whose verdicts may be others now, in the manifest's order.
+
+        Those without a final one, with a fact after it, or with one that the record contradicts;
+        None: each may be, as the manifest or the keys are others, or as these are too many.
+        """
+        manifest = self.state.manifest
+        if self._asks_for_keys or manifest.sha256 != ledger.info.read().sha256:
+            return None
+        if self._contradicted is None:
+            with closing(broken_invariants(ledger, manifest)) as found:
+                self._contradicted = {one.entry for one in islice(found, MOST_DOUBTFUL)}
+            if not self._contradicted:
+                self.consistent_at = ledger.facts.last_seq()
+        names = {*self._contradicted, *ledger.verdicts.unsettled(MOST_DOUBTFUL)}
+        if "" in names or len(names) >= MOST_DOUBTFUL:
+            return None
+        return sorted(filter(manifest.__contains__, names), key=manifest.position_of)
 
     def _judge_some(
         self, ledger: Ledger, judging: Judging, some: Mapping[str, EntryLine], *, is_over: bool
@@ -226,7 +251,7 @@ class Audit(EarlierRunStrategy):
     ) -> bool:
         """Return whether a verdict is final, and nothing has changed by which it is judged.
 
-        What has passed is judged all the same: that it says so is no proof.
+        What has passed is judged all the same, where it is looked at: that it says so is no proof.
         """
         if known.status in ("pending", "passed") or self.has_other_keys or not line.same:
             return False

@@ -113,7 +113,6 @@ class EntryLine:
     about it can have changed.
     """
 
-    number: int
     entry: str
     raw: bytes
     old: bytes | None
@@ -121,18 +120,22 @@ class EntryLine:
 
 
 def manifest_lines(
-    ledger: Ledger, manifest: Manifest, before: Manifest | None
+    ledger: Ledger,
+    manifest: Manifest,
+    before: Manifest | None,
+    names: Iterable[str] | None = None,
 ) -> Generator[EntryLine, None, None]:
-    """Yield a manifest's lines; ``before``: that of which the ledger's run was made, if known."""
+    """Yield a manifest's lines, or those of these entries; ``before``: the manifest of which the
+    ledger's run was made, if known."""
     same = ledger.info.read().sha256 == manifest.sha256
     with contextlib.ExitStack() as files:
         earlier = None
         if before is not None and not same:
             earlier = before, files.enter_context(before.open())
-        for number, _, raw in manifest.lines():
+        for _, _, raw in manifest.lines(names):
             entry, _ = id_and_task(raw)
             old = None
             if earlier is not None and entry in earlier[0]:
                 earlier[1].seek(earlier[0].offset_of(entry))
                 old = earlier[1].readline()
-            yield EntryLine(number, entry, raw, old, same or old == raw)
+            yield EntryLine(entry, raw, old, same or old == raw)

@@ -59,6 +59,8 @@ class Strategy(ABC):
         self._facts: FactLog | None = None
         self.to_repeat: set[str] = set()
         """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
+        self.consistent_at: int | None = None
+        """The last number of the ledger when it was found to keep all promises; None: not yet."""
 
     @property
     def queries_stack(self) -> bool:

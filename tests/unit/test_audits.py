@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import pytest
 
+from benchmarks import audit as made
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest, read_manifest
@@ -18,7 +19,8 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import Ended, TakenUp
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict.judging import Judging, recorded
+from pytest_manifest.verdict.judging import Judged, Judging, recorded
+from tests.ledger_edits import edit
 from tests.reports import add_receipts
 from tests.unit import test_judge as rules
 from tests.unit.judge_world import (
@@ -95,6 +97,43 @@ def test_an_audit_changes_nothing_that_is_final(row: Row, tmp_path: Path) -> Non
     with Ledger.open(path) as ledger:
         assert list(judged_otherwise(ledger, manifest)) == []
         assert ledger.info.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_judged"),
+    [
+        pytest.param("", False, id="nothing"),
+        pytest.param(
+            "UPDATE facts SET seq = seq + 1000 WHERE receipt IS NULL",
+            True,
+            id="a fact after its verdict",
+        ),
+        pytest.param("UPDATE verdicts SET status = NULL", True, id="taken up again"),
+        pytest.param(
+            "UPDATE facts SET receipt = json_set(receipt, '$.state', 'failed')",
+            True,
+            id="a receipt that says otherwise",
+        ),
+    ],
+)
+def test_an_audit_judges_what_may_have_another_verdict_now(
+    change: str, *, is_judged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has something new, no final verdict, or one that the record contradicts."""
+    made.make(tmp_path, 3)
+    [path] = (tmp_path / ".manifest" / "runs").glob("*.sqlite")
+    manifest = read_manifest(tmp_path / "m.jsonl")
+    edit(path, change or "SELECT 1")
+    looked_at: list[str] = []
+    judge = Judging.judge
+
+    def watched(self: Judging, entry: Entry, *args: Any, **kwargs: Any) -> Judged:
+        looked_at.append(entry.id)
+        return judge(self, entry, *args, **kwargs)
+
+    monkeypatch.setattr(Judging, "judge", watched)
+    audit(path, manifest)
+    assert looked_at == ([entry.id for entry in manifest] if is_judged else [])
 
 
 def test_every_status_that_is_final_is_among_these() -> None:
