@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import hashlib
 import json
 import re
@@ -50,7 +52,9 @@ def agree(hidden: object, other: object) -> bool:
     if hidden == other:
         return True
     if isinstance(hidden, str) and isinstance(other, str):
-        return HIDDEN in hidden and _agree(_MARKED.sub(HIDDEN, hidden), _MARKED.sub(HIDDEN, other))
+        parts = _MARKED.sub(HIDDEN, hidden).split(HIDDEN)
+        form = fnmatch.translate("*".join(map(glob.escape, parts)))
+        return HIDDEN in hidden and re.match(form, _MARKED.sub(HIDDEN, other)) is not None
     if isinstance(hidden, list) and isinstance(other, list):
         return len(hidden) == len(other) and all(map(agree, hidden, other))
     if isinstance(hidden, dict) and isinstance(other, dict):
@@ -58,21 +62,6 @@ def agree(hidden: object, other: object) -> bool:
             agree(value, other[name]) for name, value in hidden.items()
         )
     return False
-
-
-def _agree(hidden: str, other: str) -> bool:
-    first, *middle, last = hidden.split(HIDDEN)
-    if len(other) < len(first) + len(last) or not other.startswith(first):
-        return False
-    if not other.endswith(last):
-        return False
-    at, end = len(first), len(other) - len(last)
-    for part in middle:
-        found = other.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
 
 
 def redacted(value: JsonValue, secrets: Sequence[str] = ()) -> JsonValue:

@@ -46,7 +46,11 @@ def literals() -> tuple[str, ...]:
 def add_literals(values: Iterable[str]) -> None:
     now = hidden_values.now
     # Replaced, not changed in place: other threads iterate over it.
-    now.literals = tuple(sorted({*now.literals, *values}, key=lambda one: (-len(one), one)))
+    now.literals = tuple(_longest_first({*now.literals, *values}))
+
+
+def _longest_first(values: Iterable[str]) -> list[str]:
+    return sorted(values, key=lambda one: (-len(one), one))
 
 
 def register(secret: str) -> None:
@@ -132,7 +136,7 @@ def redact(text: str, mark: Callable[[str], str] = hidden) -> str:
     names = names_in_force()
     if _names_a_secret(text, names):
         text = _after_names(text, names)
-    if _has_token_sign(text):
+    if _has_any(text, _TOKEN_SIGNS):
         text = _by_form()[2].sub(lambda match: mark(match[0]), text)
     return without(text, literals(), mark)
 
@@ -147,33 +151,14 @@ def without(text: str, secrets: Iterable[str], mark: Callable[[str], str] = hidd
 
 def without_cut(text: str, secrets: Iterable[str]) -> str:
     """Hide the beginnings and ends of these values beside an ellipsis: somebody has cut them."""
-    known = [secret for secret in secrets if len(secret) > _SHORTEST_CUT]
-    parts = text.split(_ELLIPSIS) if known else [text]
-    for number, part in enumerate(parts):
-        shown = part
-        for secret in known:
-            if number:
-                shown = _without_end(shown, secret)
-            if number < len(parts) - 1:
-                shown = _without_beginning(shown, secret)
-        parts[number] = shown
-    return _ELLIPSIS.join(parts)
-
-
-def _without_end(text: str, secret: str) -> str:
-    """Hide the end of the secret with which the text begins."""
-    size = next((size for size in _sizes(text, secret) if secret.endswith(text[:size])), 0)
-    return HIDDEN + text[size:] if size else text
-
-
-def _without_beginning(text: str, secret: str) -> str:
-    """Hide the beginning of the secret with which the text ends."""
-    size = next((size for size in _sizes(text, secret) if secret.startswith(text[-size:])), 0)
-    return text[:-size] + HIDDEN if size else text
-
-
-def _sizes(text: str, secret: str) -> range:
-    return range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1)
+    if _ELLIPSIS not in text:
+        return text
+    for secret in secrets:
+        for size in range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
+            if len(secret) > _SHORTEST_CUT:
+                text = text.replace(_ELLIPSIS + secret[-size:], _ELLIPSIS + HIDDEN)
+                text = text.replace(secret[:size] + _ELLIPSIS, HIDDEN + _ELLIPSIS)
+    return text
 
 
 def may_hold_secret(text: str) -> bool:
@@ -183,9 +168,8 @@ def may_hold_secret(text: str) -> bool:
     """
     if ("://" in text and "@" in text) or "\\u" in text:
         return True
-    if _names_a_secret(text, names_in_force()) or _has_token_sign(text):
-        return True
-    return any(secret in text for secret in literals())
+    named = _names_a_secret(text, names_in_force())
+    return named or _has_any(text, _TOKEN_SIGNS) or _has_any(text, literals())
 
 
 def secret_signs() -> str:
@@ -209,15 +193,11 @@ def _signs_of(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 def _names_a_secret(text: str, names: Names) -> bool:
     if not text.isascii() and _FOLDED.search(text) is not None:
         return True
-    lowered = text.lower()
-    for sign in names.signs:  # noqa: SIM110 - a generator would be a call for each of them
-        if sign in lowered:
-            return True
-    return False
+    return _has_any(text.lower(), names.signs)
 
 
-def _has_token_sign(text: str) -> bool:
-    for sign in _TOKEN_SIGNS:  # noqa: SIM110 - as above
+def _has_any(text: str, signs: Iterable[str]) -> bool:
+    for sign in signs:  # noqa: SIM110 - a generator would be a call for each of them
         if sign in text:
             return True
     return False
@@ -296,17 +276,9 @@ def redact_about(text: str, *urls: str) -> str:
     A library that takes a URL apart where its password is not encoded, repeats pieces of it, as in
     "Port could not be cast to integer value as ...".
     """
-    pieces = {
-        piece
-        for url in urls
-        for password in passwords_of(url)
-        for piece in _pieces(password)
-        if piece
-    }
-    long = sorted((one for one in pieces if len(one) >= _SHORTEST_PIECE), key=len, reverse=True)
-    text = without(text, long)
-    for piece in pieces.difference(long):
-        for mark in "'\"":
+    passwords = [one for url in urls for one in passwords_of(url)]
+    for piece in _longest_first({piece for one in passwords for piece in _pieces(one) if piece}):
+        for mark in ("",) if len(piece) >= _SHORTEST_PIECE else ("'", '"'):
             text = text.replace(f"{mark}{piece}{mark}", f"{mark}{HIDDEN}{mark}")
     return redact(text)
 
@@ -353,8 +325,7 @@ def spellings(secret: str) -> Iterator[str]:
 
 def spelled(secrets: Iterable[str]) -> list[str]:
     """Return all spellings of these values, the longest first: one may be a part of another."""
-    found = {spelling for secret in secrets for spelling in spellings(secret)}
-    return sorted(found, key=lambda one: (-len(one), one))
+    return _longest_first({spelling for secret in secrets for spelling in spellings(secret)})
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

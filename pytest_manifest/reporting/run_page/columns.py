@@ -62,11 +62,7 @@ class Columns:
 
     def __init__(self, origin: datetime) -> None:
         self.origin = origin
-        self.tasks = Names()
-        self.kinds = Names()
-        self.places = Names()
-        self.reasons = Names()
-        self.tags = Names()
+        self._names = {name: Names() for name in ("tasks", "kinds", "places", "reasons", "tags")}
         self._causes = CauseNumbers()
         self.rows: dict[str, list[Any]] = {name: [] for name in (*_ROWS, *_NUMBERS)}
         self.bars: dict[str, list[Any]] = {name: [] for name in _BARS}
@@ -79,13 +75,13 @@ class Columns:
         costs = [attempt.cost for attempt in record.attempts if attempt.cost is not None]
         row = {
             "id": pictured(record.id),
-            "task": self.tasks.index(pictured(record.entry.task)),
-            "kind": self.kinds.index(record.kind or "pending"),
+            "task": self._names["tasks"].index(pictured(record.entry.task)),
+            "kind": self._names["kinds"].index(record.kind or "pending"),
             "outcome": OUTCOMES.index(record.outcome),
             "place": self.place(last),
-            "reason": self.reasons.index(_reason(record)),
+            "reason": self._names["reasons"].index(_reason(record)),
             "cause": self._causes.number(record.verdict, record.receipt),
-            "tags": self.tags.index(pictured("\n".join(tags)) if tags else None),
+            "tags": self._names["tags"].index(pictured("\n".join(tags)) if tags else None),
             "tries": len(record.attempts),
             "line": record.line,
             "sent": None if last is None else self.since(last.sent_at),
@@ -127,7 +123,7 @@ class Columns:
     def place(self, attempt: AttemptRecord | DescendantRecord | None) -> int:
         """Return the number of the process that ran it; -1: none did."""
         place = None if attempt is None else attempt.place
-        return self.places.index(None if place is None else pictured(place))
+        return self._names["places"].index(None if place is None else pictured(place))
 
     def since(self, moment: datetime | None) -> float | None:
         """Return the seconds from the origin to that moment."""
@@ -140,19 +136,12 @@ class Columns:
             for name, column in self.rows.items()
             if name in _ROWS or any(value is not None for value in column)
         }
-        names = {
-            "tasks": self.tasks.texts,
-            "kinds": self.kinds.texts,
-            "places": self.places.texts,
-            "reasons": self.reasons.texts,
-            "tags": self.tags.texts,
-            "outcomes": list(OUTCOMES),
-        }
+        names = {name: one.texts for name, one in self._names.items()}
         starts, ends = self._others
         reach = [min(starts), max(ends)] if starts else None
         paused = pauses(chain(self.bars["start"], starts), chain(self.bars["end"], ends))
         return {
-            "names": names,
+            "names": names | {"outcomes": list(OUTCOMES)},
             "rows": rows,
             "bars": {**self.bars, "pauses": paused, "reach": reach},
         }
