@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import os
@@ -48,7 +47,13 @@ def configure(
     stream = sys.stderr if sink is None else sink
     logger.remove()
     logger.configure(patcher=_redact_record)
-    _add(stream, format, level, colorize=_wants_colour(stream))
+    render = _renderer(format, colorize=_wants_colour(stream))
+
+    def write(message: Message) -> None:
+        stream.write(render(message))
+        stream.flush()
+
+    _add(write, level)
 
 
 def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") -> int:  # noqa: A002
@@ -60,7 +65,7 @@ def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") ->
     hide_environment()
     private_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return _add(_LogFile(descriptor), format, level, close=True, only=_is_ours)
+    return _add(_LogFile(descriptor, _renderer(format)), level, only=_is_ours)
 
 
 def log_failure(what: str, error: BaseException, **context: str | None) -> None:
@@ -127,46 +132,29 @@ _fork = _Fork()
 os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.forget)
 
 
-class _LogFile(io.TextIOBase):
+class _LogFile:
     """A file that is written to at once, and not at all where its disk is full or fails.
 
     A log is no reason to end what it is about, nor may loguru print a traceback for each record.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, render: Callable[[Message], str]) -> None:
         self._descriptor = descriptor
+        self._render = render
 
-    def write(self, text: str) -> int:
-        rest = text.encode("utf-8", "backslashreplace")
+    def write(self, message: Message) -> None:
+        rest = self._render(message).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-        return len(text)
-
-    def close(self) -> None:
-        if not self.closed:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-        super().close()
-
-
-class _Sink:
-    """A loguru sink that writes each record at once, as a format renders it."""
-
-    def __init__(
-        self, stream: TextIO | io.TextIOBase, render: Callable[[Message], str], *, close: bool
-    ) -> None:
-        self._stream = stream
-        self._render = render
-        self._close = close
-
-    def write(self, message: Message) -> None:
-        self._stream.write(self._render(message))
-        self._stream.flush()
 
     def stop(self) -> None:
-        if self._close:
-            self._stream.close()
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+
+def _renderer(format: Format, *, colorize: bool = False) -> Callable[[Message], str]:  # noqa: A002
+    return _as_json if format == "json" else partial(_as_text, colorize=colorize)
 
 
 def _as_json(message: Message) -> str:
@@ -174,12 +162,16 @@ def _as_json(message: Message) -> str:
     return json_line(json.dumps(_document(message.record), ensure_ascii=False)) + "\n"
 
 
-def _as_text(message: Message, *, paint: Callable[[str, str], str]) -> str:
+def _as_text(message: Message, *, colorize: bool) -> str:
     """Return a record as one line, and below it the traceback, indented.
 
     Whatever a record holds, a line that begins with a time is one that was logged. The finished
     text is redacted once more, since tracebacks only appear in it.
     """
+
+    def paint(colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if colorize else text
+
     record = message.record
     time, level = record["time"], record["level"].name
     shown = ((key, value) for key, value in record["extra"].items() if key != _TRACEBACK)
@@ -211,14 +203,6 @@ _LEVEL_COLOURS: Final = {
 }
 
 
-def _painted(colour: str, text: str) -> str:
-    return f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def _unpainted(_colour: str, text: str) -> str:
-    return text
-
-
 def _one_line(text: str) -> str:
     """Return a text in which nothing ends the line, colours it or turns it around.
 
@@ -228,18 +212,13 @@ def _one_line(text: str) -> str:
 
 
 def _add(
-    stream: TextIO | io.TextIOBase,
-    format: Format,  # noqa: A002
+    sink: _LogFile | Callable[[Message], None],
     level: str,
-    *,
-    colorize: bool = False,
-    close: bool = False,
     only: Callable[[Record], bool] | None = None,
 ) -> int:
-    text = partial(_as_text, paint=_painted if colorize else _unpainted)
     # diagnose would print the values of variables, which may be secrets.
     return logger.add(
-        _Sink(stream, _as_json if format == "json" else text, close=close),
+        sink,
         level=level,
         format=lambda _: "{exception}",  # the sink has the rest from the record
         colorize=False,

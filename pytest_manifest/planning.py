@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -272,28 +272,21 @@ class PlanBuilder:
     @contextmanager
     def _scratch(self, folder: Path) -> Iterator[str]:
         """Make a folder in ``folder``, which is made too, until the manifest is in its place."""
-        with ExitStack() as stack:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                made = tempfile.TemporaryDirectory(prefix=".plan-", dir=folder)
-                scratch = stack.enter_context(made)
-            except PermissionError as error:
-                raise PlanError(
-                    f"plan {self.spec.name}: {no_access(folder, error)}; have it belong to this "
-                    "one, or name a file elsewhere with --manifest=FILE"
-                ) from error
-            except OSError as error:
-                raise self._not_written(folder, error) from error
-            try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".plan-", dir=folder) as scratch:
                 yield scratch
-            except OSError as error:
-                raise self._not_written(folder, error) from error
-
-    def _not_written(self, folder: Path, error: OSError) -> PlanError:
-        return PlanError(
-            f"plan {self.spec.name}: its manifest cannot be written to {folder} "
-            f"({error.strerror}); free some space, or name a file elsewhere with --manifest=FILE"
-        )
+        except PermissionError as error:
+            raise PlanError(
+                f"plan {self.spec.name}: {no_access(folder, error)}; have it belong to this "
+                "one, or name a file elsewhere with --manifest=FILE"
+            ) from error
+        except OSError as error:
+            raise PlanError(
+                f"plan {self.spec.name}: its manifest cannot be written to {folder} "
+                f"({error.strerror}); free some space, or name a file elsewhere with "
+                "--manifest=FILE"
+            ) from error
 
     def _no_room(self, error: OSError) -> PlanError:
         return PlanError(

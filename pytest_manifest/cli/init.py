@@ -25,7 +25,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import answer
-from pytest_manifest.errors import PlanError
+from pytest_manifest.errors import PlanError, StackError
 from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytest_settings
 
 _APP_OPTION: Final = "--app=MODULE:ATTRIBUTE"
@@ -70,8 +70,7 @@ def find_apps(folder: Path) -> list[FoundApp]:
 def unnamed_app(folder: Path) -> Path | None:
     """Return the first file that makes a Celery app somewhere, be it in a function; else None."""
     for path in islice(_python_files(folder), MOST_FILES):
-        calls = (node for node in ast.walk(_parsed(path)) if isinstance(node, ast.Call))
-        if any(_is_celery(call.func) for call in calls):
+        if any(map(_is_celery, ast.walk(_parsed(path)))):
             return path
     return None
 
@@ -113,14 +112,9 @@ def _module(folder: Path, path: Path) -> tuple[str, bool] | None:
 
 def _assigned_apps(path: Path) -> Iterator[str]:
     """Yield the names of a module that a call of ``Celery`` is assigned to."""
-    for statement in _parsed(path).body:
-        if isinstance(statement, ast.Assign):
-            targets, value = statement.targets, statement.value
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets, value = [statement.target], statement.value
-        else:
-            continue
-        if isinstance(value, ast.Call) and _is_celery(value.func):
+    for one in _parsed(path).body:
+        if isinstance(one, ast.Assign | ast.AnnAssign) and _is_celery(one.value):
+            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
             yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
@@ -136,10 +130,8 @@ def _parsed(path: Path) -> ast.Module:
     return ast.Module([], [])
 
 
-def _is_celery(function: ast.expr) -> bool:
-    if isinstance(function, ast.Attribute):
-        return function.attr == "Celery"
-    return isinstance(function, ast.Name) and function.id == "Celery"
+def _is_celery(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Celery"
 
 
 PLAN_OPTIONS: Final = "--manifest-plan=first --manifest-plan-run"
@@ -354,7 +346,6 @@ def _check_installed(made: _Scaffold) -> None:
 
 def _check_server(made: _Scaffold) -> None:
     """Note what the private stack lacks here."""
-    from pytest_manifest.errors import StackError
     from pytest_manifest.stack.valkey import server_binary
 
     try:

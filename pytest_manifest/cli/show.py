@@ -37,44 +37,52 @@ _DEEPEST = 20
 """Depth from which tasks are no longer indented further."""
 
 
+What = Annotated[
+    str, typer.Argument(metavar="FILE|RUN|ENTRY", autocompletion=complete_run, show_default=False)
+]
+Statuses = Annotated[
+    list[str] | None, typer.Option(metavar="STATUS", help="only these verdicts of a run")
+]
+Task = Annotated[
+    str | None, typer.Option(metavar="NAME", help="only this task; * stands for anything")
+]
+Tag = Annotated[str | None, typer.Option(metavar="TAG", help="only with this tag")]
+Tree = Annotated[
+    str | None,
+    typer.Option(metavar="ENTRY", help="the tasks that the job of this entry of a run started"),
+]
+Facts = Annotated[bool, typer.Option("--facts", help="all that is recorded of ENTRY, in order")]
+Run = Annotated[
+    str, typer.Option(metavar="RUN", autocompletion=complete_run, help="the run of --facts")
+]
+Runs = Annotated[
+    bool,
+    typer.Option(
+        "--runs", help="FILE's last runs, and its entries that fail, are flaky or slowing"
+    ),
+]
+Last = Annotated[int, typer.Option(min=1, metavar="N", help="so many runs")]
+Diff = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN", autocompletion=complete_run, help="what has changed since this run"
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="with --runs or --diff: every entry")]
+
+
 def show(
-    what: Annotated[
-        str,
-        typer.Argument(metavar="FILE|RUN|ENTRY", autocompletion=complete_run, show_default=False),
-    ],
-    status: Annotated[
-        list[str] | None, typer.Option(metavar="STATUS", help="only these verdicts of a run")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="only this task; * stands for anything")
-    ] = None,
-    tag: Annotated[str | None, typer.Option(metavar="TAG", help="only with this tag")] = None,
-    tree: Annotated[
-        str | None,
-        typer.Option(metavar="ENTRY", help="the tasks that the job of this entry of a run started"),
-    ] = None,
-    facts: Annotated[
-        bool, typer.Option("--facts", help="all that is recorded of ENTRY, in order")
-    ] = False,
-    run: Annotated[
-        str, typer.Option(metavar="RUN", autocompletion=complete_run, help="the run of --facts")
-    ] = "last",
-    runs: Annotated[
-        bool,
-        typer.Option(
-            "--runs", help="FILE's last runs, and its entries that fail, are flaky or slowing"
-        ),
-    ] = False,
-    last: Annotated[int, typer.Option(min=1, metavar="N", help="so many runs")] = 10,
-    diff: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN", autocompletion=complete_run, help="what has changed since this run"
-        ),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="with --runs or --diff: every entry")
-    ] = False,
+    what: What,
+    status: Statuses = None,
+    task: Task = None,
+    tag: Tag = None,
+    tree: Tree = None,
+    facts: Facts = False,
+    run: Run = "last",
+    runs: Runs = False,
+    last: Last = 10,
+    diff: Diff = None,
+    everything: Everything = False,
     limit: arguments.Limit = 50,
     folder: arguments.Folder = None,
     json: arguments.Json = False,
