@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import JsonValue
 from pydantic_core import from_json
 from typing_extensions import Self
 
@@ -25,12 +24,9 @@ from pytest_manifest.schema.receipts import ExportedDescendant
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def receipt_line(kept: str, judged: Mapping[str, JsonValue] | None = None) -> bytes:
-    """Return a receipt's line, without its newline, from the JSON text that the ledger keeps.
-
-    ``judged``: how its run judged it, without fields that are null.
-    """
-    return dump_fields(Receipt, {**from_json(kept), "judged": judged})
+def receipt_line(kept: str) -> bytes:
+    """Return a receipt's line, without its newline, from the JSON text that the ledger keeps."""
+    return dump_fields(Receipt, from_json(kept))
 
 
 def descendant_line(

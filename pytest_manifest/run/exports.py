@@ -27,7 +27,8 @@ from pytest_manifest.ledger.rows import text as as_text
 from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.manifest.receipts import Exported, ReceiptIndex, descendant_line, receipt_line
+from pytest_manifest.manifest.receipts import Exported, ReceiptIndex, descendant_line
+from pytest_manifest.manifest.writer import dump_fields
 from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.fact_log import OwnLimits
@@ -65,7 +66,8 @@ def _receipt_lines(ledger: Ledger) -> Iterator[bytes]:
             judged |= {name: verdict[name] for name in names if verdict.get(name)}
             judged["manifest"] = sha256
         own = limits.seconds(task, run, None if since is None else parse_moment(since))
-        yield receipt_line(text, judged if own is None else {**judged, "limit": own})
+        receipt["judged"] = judged if own is None else {**judged, "limit": own}
+        yield dump_fields(Receipt, receipt)
 
 
 def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
