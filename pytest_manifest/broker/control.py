@@ -149,9 +149,10 @@ class Control:
 
     def queue_lengths(self, names: Iterable[str]) -> dict[str, int]:
         """Count the messages that wait in each queue; 0 where the broker has no such queue."""
-        return {name: self._length(name) for name in names}
+        return {name: (self.count(name) or (0, 0))[0] for name in names}
 
-    def _length(self, name: str) -> int:
+    def count(self, name: str) -> tuple[int, int] | None:
+        """Count a queue's messages that wait, and its consumers; None where there is no queue."""
         # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
         # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
         with self.channel() as channel:
@@ -160,9 +161,9 @@ class Control:
             except Exception as error:
                 # What the broker will not have as a queue has no message of ours in it.
                 if str(getattr(error, "reply_code", "")) == NOT_FOUND or refusal(error) is not None:
-                    return 0
+                    return None
                 raise
-            return int(said.message_count)
+            return int(said.message_count), int(said.consumer_count)
 
     def listeners(self) -> set[str]:
         """List the nodes that a question reaches, killed ones included; none where the broker

@@ -271,7 +271,7 @@ def _silent(
     connected = publisher.control.count_connected()
     if connected is not None:
         return max(0, connected - answered)
-    with publisher.control.channel() as channel:
-        counts = [publisher.transport.consumers(channel, name) for name in queues]
-    known = [count for count in counts if count is not None]
-    return max(0, max(known) - serving) if known else None
+    if not queues or not publisher.transport.counts_consumers:
+        return None
+    counts = [publisher.control.count(name) or (0, 0) for name in queues]
+    return max(0, max(consumers for _, consumers in counts) - serving)

@@ -40,6 +40,9 @@ class Transport:
     gives_back: ClassVar[bool] = False
     """Whether what was not acknowledged is given anew when its connection ends."""
 
+    counts_consumers: ClassVar[bool] = False
+    """Whether it counts who consumes a queue."""
+
     def __init__(self, url: str) -> None:
         self.url = url
 
@@ -57,10 +60,6 @@ class Transport:
 
     def connected(self, channel: StdChannel, exchange: str) -> int | None:  # noqa: ARG002
         """Count the connections on which nodes listen for questions; None where nobody knows."""
-        return None
-
-    def consumers(self, channel: StdChannel, queue: str) -> int | None:  # noqa: ARG002
-        """Count who consumes a queue; None where nobody knows."""
         return None
 
     def own_timeouts(
@@ -118,17 +117,10 @@ class Amqp(Transport):
     schemes = AMQP_SCHEMES
     locator = f"{LOCATING}.amqp:AmqpLocator"
     gives_back = True
+    counts_consumers = True
 
     def limits(self, own: Container[str]) -> dict[str, float]:
         return _without({"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}, own)
-
-    def consumers(self, channel: StdChannel, queue: str) -> int:
-        try:
-            return int(channel.queue_declare(queue=queue, passive=True).consumer_count)
-        except Exception as error:
-            if str(getattr(error, "reply_code", "")) == NOT_FOUND:
-                return 0
-            raise
 
 
 class Sqs(Transport):

@@ -346,27 +346,6 @@ class FirstMessage(NamedTuple):
     headers: Mapping[str, object]
 
 
-def before_group_is_sent(
-    prepare: Callable[[Iterable[Any], Mapping[str, Any]], Iterator[Any]],
-) -> Callable[[], None]:
-    """Have a group's members pass through ``prepare`` before their messages are sent.
-
-    It gets the members, each a signature with its id, a result and the group's id, and the options
-    of all of them; it yields the members again. Doing it again changes nothing. Returns what takes
-    it back.
-    Relies on ``group._apply_tasks`` being given the members (Celery 5.3).
-    Test: ``test_compat_canvas.py::test_members_of_a_group_are_prepared``.
-    """
-    from celery.canvas import group
-
-    given = group._apply_tasks
-
-    def apply_tasks(one: Any, tasks: Iterable[Any], *args: object, **options: Any) -> Any:
-        return given(one, prepare(tasks, options), *args, **options)
-
-    return _put_in_place(group, "_apply_tasks", apply_tasks)
-
-
 def is_one_message(sig: Any) -> bool:
     """Return whether a signature is sent as one message, under the id that it has.
 

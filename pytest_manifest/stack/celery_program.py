@@ -15,6 +15,7 @@ import gc
 import os
 import runpy
 import sys
+import warnings
 from typing import Any, Final
 
 from pytest_manifest.compat.celery import begin_process, begin_processes_by
@@ -44,6 +45,8 @@ def main() -> None:
     # What is imported here is never garbage: looking for some takes a tenth of a worker's start.
     gc.disable()
     private.prepare()
+    # Of a worker that root runs, as in many containers: who looks for an error reads it as one.
+    warnings.filterwarnings("ignore", "You're running the worker with superuser")
     from celery import signals
 
     signals.worker_init.connect(exchange, weak=False, dispatch_uid=__name__)

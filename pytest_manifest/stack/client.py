@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -353,9 +353,8 @@ def parse_state(line: str) -> stack_settings.State | None:
 
 def failure_message(failed: stack_settings.Failure) -> str:
     """Word a failure, with the last log lines below it, if there are any that say something."""
-    log = [redact(line) for line in failed["tail"]]
-    tail = [line for line in log if not any(part in line for part in AS_ROOT)]
-    reason = _refusal_of_root(log) or (tail[-1].strip() if tail else "")
+    tail = [redact(line) for line in failed["tail"]]
+    reason = tail[-1].strip() if tail else ""
     message = failed["message"]
     if not reason:
         return message
@@ -363,36 +362,6 @@ def failure_message(failed: stack_settings.Failure) -> str:
     way = way_to_redis(reason)
     said = f"{reason} ({way})" if way else reason
     return f"{message}{'' if message.endswith('?') else ':'} {said}{shown}"
-
-
-ROOT_WITH_PICKLE: Final = "serialized with pickle is a very bad idea"
-ROOT_AS_ERROR: Final = "celery.exceptions.SecurityWarning: You're running the worker with superuser"
-"""The end of a traceback; where it is only warned of, the name of the file comes before."""
-AS_ROOT: Final = (
-    "User information: uid=",
-    "Please specify a different user",
-    "You're running the worker with superuser",
-    "absolutely not recommended",
-    "warnings.warn(",
-    "_security_error(",
-)
-"""Of the lines with which Celery warns of a worker that root runs, which it runs all the same."""
-
-
-def _refusal_of_root(log: Sequence[str]) -> str:
-    """Return why Celery runs no worker as root; "" where that is not what the log says."""
-    if any(ROOT_WITH_PICKLE in line for line in log):
-        return (
-            "Celery runs no worker as root (uid 0) for an app that accepts pickle; run pytest as "
-            "another user, take pickle out of accept_content, or set C_FORCE_ROOT=1"
-        )
-    if any(line.startswith(ROOT_AS_ERROR) for line in log):
-        return (
-            "Celery warns of workers that run as root (uid 0), and Python is told to make warnings "
-            "errors; run pytest as another user, or take PYTHONWARNINGS=error out of the "
-            "environment"
-        )
-    return ""
 
 
 def import_celery() -> None:

@@ -98,6 +98,8 @@ class Supervisor:
     # Starting
 
     def _start_broker(self) -> None:
+        if self.data is not None:
+            self.data.begin()
         for _ in range(PORT_ATTEMPTS):
             self.port = valkey.free_port()
             broker = services.broker_child(
@@ -111,10 +113,7 @@ class Supervisor:
             self._fail(self._broker_failure(), services.tail(broker.log))
             return
         if self.data is not None and not self.stopping:
-            if self.data.may_be_truncated:
-                valkey.forget(self.port, self.password, valkey.QUEUED)
-            valkey.forget(self.port, self.password, valkey.NODES)
-            self.data.begin()
+            valkey.forget_nodes(self.port, self.password)
         url = services.broker_url(self.port, self.password)
         self.report.say({"broker_url": url})
 

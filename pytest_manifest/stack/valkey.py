@@ -23,23 +23,6 @@ HOST = "127.0.0.1"
 FLUSH_SECONDS = 10.0
 TIMEOUT_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
-QUEUED = b"""\
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local kind = redis.call('TYPE', key).ok
-  if kind == 'list' or string.find(key, 'unacked', 1, true) then
-    redis.call('DEL', key)
-  elseif kind == 'stream' then
-    for _, one in ipairs(redis.call('XRANGE', key, '-', '+')) do
-      if string.find(one[2][2], '"kind": "begin"', 1, true) then
-        redis.call('XDEL', key, one[1])
-      end
-    end
-  end
-end
-return redis.status_reply('forgotten')
-"""
-"""Of data that may lack their end: all messages, and the marks by which a run knows that its stream
-lost nothing. What waits there may have been taken and begun; results and receipts stay."""
 NODES = b"""\
 for _, key in ipairs(redis.call('KEYS', '*_kombu.binding.*.pidbox')) do
   redis.call('DEL', key)
@@ -142,9 +125,9 @@ def unblock_clients(port: int, password: str) -> None:
         _ask(port, password, *(b"CLIENT UNBLOCK %s" % client for client in clients))
 
 
-def forget(port: int, password: str, script: bytes) -> None:
-    """Run :data:`QUEUED` or :data:`NODES`. Raises ConnectionError where the server hangs up."""
-    order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0" % (len(script), script)
+def forget_nodes(port: int, password: str) -> None:
+    """Run :data:`NODES`. Raises ConnectionError where the server hangs up."""
+    order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0" % (len(NODES), NODES)
     reply = _ask(port, password, order, seconds=LONGEST_SECONDS)
     if b"+forgotten" not in reply:
         raise ConnectionError(f"the server did not forget what it was to forget: {reply!r}")
@@ -207,21 +190,18 @@ class DataFolder:
         """Tell whether a broker has written here before."""
         return (self.path / "appendonlydir").exists()
 
-    @property
-    def may_be_truncated(self) -> bool:
-        """Tell whether the machine went down while a broker was writing here.
-
-        It leaves the disk to the kernel, so what it was told last may be gone: that a message was
-        taken from its queue, and that its job was begun.
-        """
-        try:
-            return (self.path / IN_USE_MARK).read_text() != (boot_id() or "")
-        except FileNotFoundError:
-            return False  # the last one came to an end in good order, or there was none
-
     def begin(self) -> None:
-        """Mark the folder as in use by a broker, until :meth:`end`."""
-        (self.path / IN_USE_MARK).write_text(boot_id() or "")
+        """Mark the folder as in use by a broker, until :meth:`end`.
+
+        Where the machine went down while one was writing here, its data are removed: it leaves the
+        disk to the kernel, so what it was told last may be gone: that a message was taken from its
+        queue, and that its job was begun.
+        """
+        mark, boot = self.path / IN_USE_MARK, boot_id() or ""
+        with suppress(FileNotFoundError):  # the last one came to an end in good order, or was none
+            if mark.read_text() != boot:
+                remove(self.path / "appendonlydir")
+        mark.write_text(boot)
 
     def end(self) -> None:
         """Remove the mark: the broker has written everything."""

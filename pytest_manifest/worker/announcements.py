@@ -13,9 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from datetime import datetime, timedelta, timezone
 from enum import Enum
-from itertools import islice
 from typing import Any, Final
 from weakref import ReferenceType
 
@@ -160,11 +158,6 @@ def _execution(fields: dict[str, Any]) -> str:
     return str(fields.get(wire.HEADER_EXECUTION))
 
 
-MOST_AT_ONCE: Final = 500
-"""Members of a group that one record tells of."""
-ROUTING: Final = ("queue", "exchange", "routing_key")
-"""Options by which a message finds its queue."""
-
 _outside: ContextVar[Children | None] = ContextVar("manifest_children", default=None)
 
 
@@ -247,64 +240,6 @@ def message_of(
         celery.chords_of_message(group, chord, embedded.get("chain")),
         due_time(fields.get("eta")),
     )
-
-
-def tell_group(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield a group's members, each told of before; many in one record.
-
-    Members that are no single task (a chain, a chord) are told of when they are sent.
-    """
-    children = current_children()
-    if children is None:
-        yield from members
-        return
-    waiting = iter(members)
-    while chunk := list(islice(waiting, MOST_AT_ONCE)):
-        try:
-            messages = list(_ahead(chunk, options))
-        except Exception as error:  # each is told of when it is sent
-            logger.warning("the members of a group are reported one by one: {!r}", error)
-            messages = []
-        if len(messages) > 1:
-            children.tell_ahead(messages)
-        yield from chunk
-
-
-def _ahead(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Message]:
-    for sig, _, group in members:
-        own: Mapping[str, Any] = sig.options
-        is_job = wire.HEADER_RUN in (own.get("headers") or {})
-        if celery.is_one_message(sig) and own.get("task_id") and not is_job:
-            chord = options.get("chord") or own.get("chord")
-            parent = options.get("parent_id") or own.get("parent_id")
-            chain = options.get("chain") or own.get("chain")
-            yield Message(
-                own["task_id"],
-                sig.task,
-                _queue_of(sig, options),
-                parent,
-                group,
-                chord,
-                celery.chords_of_message(group, chord, chain),
-                _due_of({**own, **options}),
-            )
-
-
-def _due_of(options: Mapping[str, Any]) -> str | None:
-    """Return when a signature with these options may start; None: at once."""
-    eta, countdown = options.get("eta"), options.get("countdown")
-    if countdown:
-        eta = datetime.now(timezone.utc) + timedelta(seconds=countdown)
-    return due_time(eta.isoformat() if isinstance(eta, datetime) else eta)
-
-
-def _queue_of(sig: Any, options: Mapping[str, Any]) -> str | None:
-    """Return the queue that a signature goes to, as Celery will find it."""
-    kind = sig.app.tasks.get(sig.task)
-    given = ({name: getattr(kind, name, None) for name in ROUTING}, sig.options, options)
-    chosen = {name: one[name] for one in given for name in ROUTING if one.get(name)}
-    routed = sig.app.amqp.router.route(chosen, sig.task, sig.args, sig.kwargs)
-    return _name_of(routed.get("queue")) or routed.get("routing_key")
 
 
 def _name_of(queue: object) -> str | None:

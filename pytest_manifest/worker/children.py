@@ -87,24 +87,17 @@ class Children:
         self._send = send
         self._links = links
         self._following = following
-        self._ahead: set[str] = set()
         self._unconfirmed: dict[str, None] = {}
 
     def adopt(self, message: Message, headers: MutableMapping[str, object]) -> None:
-        """Give a message the headers of this job's, and tell of its task where that was not yet."""
+        """Give a message the headers of this job's, and tell of its task."""
         for name in OF_ITS_OWN:
             headers.pop(name, None)
         headers.update(self._headers)
         headers[wire.HEADER_SENT_AT] = wire.timestamp(datetime.now(timezone.utc))
-        if message.task_id in self._ahead:
-            self._ahead.discard(message.task_id)
-        else:
-            self._tell([message])
-
-    def tell_ahead(self, messages: Sequence[Message]) -> None:
-        """Tell of tasks whose messages are sent next."""
-        self._ahead.update(message.task_id for message in messages)
-        self._tell(messages)
+        self.count += 1
+        self._unconfirmed[message.task_id] = None
+        self._put(self._spawned([self._child(message)]))
 
     def confirm(self, task_id: str) -> None:
         """Note that the broker has taken a task's message."""
@@ -131,11 +124,6 @@ class Children:
             "elsewhere": {**self.elsewhere},
         }
         return {name: value for name, value in told.items() if value}
-
-    def _tell(self, messages: Sequence[Message]) -> None:
-        self.count += len(messages)
-        self._unconfirmed.update(dict.fromkeys(message.task_id for message in messages))
-        self._put(self._spawned([self._child(message) for message in messages]))
 
     def _spawned(self, children: Sequence[Document]) -> Document:
         return {

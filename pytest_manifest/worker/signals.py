@@ -38,7 +38,7 @@ from loguru import logger
 
 from pytest_manifest import processes
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
-from pytest_manifest.compat.celery import after_undecodable, before_group_is_sent, sleep_at_end_by
+from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.texts import redact
@@ -200,7 +200,6 @@ def connect() -> None:
     """Connect the signals; a second call changes nothing."""
     here = connections.now
     here.make("replacements", handoff.follow_replacements)
-    here.make("groups", partial(before_group_is_sent, announcements.tell_group))
     for signal, receiver in (
         (celery_signals.task_received, on_received),
         (celery_signals.task_unknown, on_unknown),

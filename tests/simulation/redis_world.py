@@ -18,8 +18,8 @@ from redis import ConnectionError as BrokenError
 from redis import Redis
 
 from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.locating.redis import parse_json, task_id_of, unacked_message
-from pytest_manifest.broker.locating.worker_replies import WorkerSnapshot
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.schema.wire import stream_key
@@ -248,13 +248,13 @@ class RedisWorld(SimulatedWorld):
         identity = self.store.xadd(stream_key(str(run)), {STREAM_FIELD: json.dumps(record.raw)})
         self._ids[record.number] = cast("bytes", identity).decode()
 
-    def poll(self, wanted: Collection[str]) -> WorkerSnapshot:
+    def poll(self, wanted: Collection[str]) -> BrokerSnapshot:
         """Answer as the workers would that can."""
         nodes = [worker for worker in self.workers.values() if worker.works]
         reserved = {d.message.task_id: one.name for one in nodes for d in one.reserved}
         running = {d.message.task_id: one.name for one in nodes for d in one.running}
         answered = frozenset(worker.name for worker in nodes)
-        return WorkerSnapshot(
+        return BrokerSnapshot(
             reserved={i: name for i, name in reserved.items() if i in wanted},
             running={i: name for i, name in running.items() if i in wanted},
             unresponsive=frozenset(self.workers) - answered,

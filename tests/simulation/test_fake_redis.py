@@ -20,7 +20,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.client import connection_to
 from pytest_manifest.broker.locating import redis as locating
 from pytest_manifest.broker.locating import worker_replies
-from pytest_manifest.broker.locating.worker_replies import WorkerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.stream import StreamReader
@@ -72,8 +72,8 @@ class Place:
 class NoWorkers:
     """Answers for workers: none has anything."""
 
-    def poll(self, _wanted: object) -> WorkerSnapshot:
-        return WorkerSnapshot({}, {}, frozenset(), frozenset({"w1@box"}))
+    def poll(self, _wanted: object) -> BrokerSnapshot:
+        return BrokerSnapshot(answered=frozenset({"w1@box"}))
 
 
 def breaking(kind: type[Any], cuts: Sequence[Cut], **more: object) -> type[Any]:

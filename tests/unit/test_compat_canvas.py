@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from functools import partial
 
 import pytest
@@ -90,31 +87,3 @@ def test_errbacks_that_are_sent(app: Celery) -> None:
     given = [app.signature(name) for name in ("by_id", "in_place", "unknown", "c")]
     found = celery.sent_errbacks(app, given)
     assert [one.task for one in found] == ["by_id", "unknown", "c"]
-
-
-def test_members_of_a_group_are_prepared() -> None:
-    """Before the first of them is sent, with their ids; doing it twice prepares them once."""
-    program = """
-        from celery import Celery, group
-        from celery.signals import before_task_publish
-        from pytest_manifest.compat.celery import before_group_is_sent
-
-        def prepare(members, options):
-            members = list(members)
-            print([(sig.task, sig.id == result.id) for sig, result, _ in members], options["extra"])
-            yield from members
-
-        before_group_is_sent(prepare)
-        before_group_is_sent(lambda members, options: print("twice"))
-        before_task_publish.connect(lambda sender, **_: print(sender), weak=False)
-        app = Celery("a", broker="memory://", backend="cache+memory://")
-        @app.task(name="t")
-        def task(number):
-            return number
-
-        group(task.s(1), task.s(2)).apply_async(extra=3)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == ["[('t', True), ('t', True)] 3", "t", "t"]

@@ -87,48 +87,6 @@ def test_a_failure_ends_with_the_log() -> None:
     assert client.failure_message({"message": "gone", "tail": []}) == "gone"
 
 
-@pytest.mark.parametrize(
-    ("last", "reason"),
-    [
-        ("boom", "boom"),
-        ("Running a worker ... serialized with pickle is a very bad idea!", "no worker as root"),
-    ],
-    ids=["warned", "refused"],
-)
-def test_what_celery_says_to_root_is_no_reason(last: str, reason: str) -> None:
-    """Celery's words of root's ids come last; before them is why, or they mean that it refused."""
-    lines = [last, "You're running the worker with superuser privileges: this is"]
-    lines += ["absolutely not recommended!", "User information: uid=0 euid=0 gid=0 egid=0"]
-    sentence = client.failure_message({"message": "it ended", "tail": lines})
-    assert reason in sentence.partition("\n")[0]
-    assert "euid" not in sentence
-
-
-def test_a_warning_of_root_that_is_an_error_is_the_reason() -> None:
-    """As with ``PYTHONWARNINGS=error``, of which the traceback's last lines say nothing."""
-    lines = ["Traceback (most recent call last):", "    ^", "celery.exceptions.SecurityWarning: "]
-    lines[-1] += "You're running the worker with superuser privileges: this is"
-    sentence = client.failure_message({"message": "it ended", "tail": lines})
-    assert "take PYTHONWARNINGS=error out of the environment" in sentence.partition("\n")[0]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(",
-        "_warn_or_raise_security_error(egid, euid, gid, uid, pickle_or_serialize)",
-    ],
-    ids=["Celery 5.4", "Celery 5.7"],
-)
-def test_a_log_that_only_warns_of_root_says_nothing(source: str) -> None:
-    """As a worker has it that is still starting: the message is all that is known."""
-    lines = [source]
-    lines += ["/celery/platforms.py:829: SecurityWarning: You're running the worker with superuser"]
-    lines += ["User information: uid=0 euid=0 gid=0 egid=0"]
-    sentence = client.failure_message({"message": "it is late", "tail": lines})
-    assert sentence == "it is late"
-
-
 def test_tail_is_bounded(tmp_path: Path) -> None:
     """The tail of a huge log is its last lines, and of a missing one nothing."""
     path = tmp_path / "w.log"

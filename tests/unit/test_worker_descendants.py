@@ -11,13 +11,11 @@ from celery import Celery, chain, chord, group
 from celery.app.task import Context
 from celery.signals import task_postrun
 
-from pytest_manifest.compat.celery import before_group_is_sent
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.announcements import (
     End,
     announce_rest,
     children_of,
-    tell_group,
     wants_children,
 )
 from pytest_manifest.worker.children import Children, Message
@@ -228,46 +226,6 @@ class Canvas:
 @pytest.fixture
 def canvas() -> Canvas:
     return Canvas()
-
-
-def test_a_group_is_told_of_in_one_record(running: Running, canvas: Canvas) -> None:
-    """Plain members; others when they are sent, and none twice."""
-    before_group_is_sent(tell_group)
-    canvas.app.conf.task_routes = {"a": {"queue": "own"}}
-    one = canvas.a.clone()
-    members = [one.clone() for _ in range(3)]
-    sig = group(*members, chain(canvas.b, canvas.c, app=canvas.app), app=canvas.app)
-    prepared = [(member, None, "group") for member in sig.tasks]
-    for member, *_ in prepared:
-        member.freeze()
-    yielded = list(tell_group(prepared, {}))
-    assert yielded == prepared
-    [record] = running.records
-    ids = [member.id for member in sig.tasks[:3]]
-    assert [one["task_id"] for one in record["children"]] == ids
-    assert {(one["how"], one["queue"]) for one in record["children"]} == {("group", "own")}
-    for task_id in ids:
-        publish(2, task_id, group_id="group")
-    assert len(running.records) == 1
-
-
-def test_a_large_group_is_told_of_in_parts(
-    running: Running, canvas: Canvas, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each before its own members are sent; the others need not be there yet."""
-    monkeypatch.setattr("pytest_manifest.worker.announcements.MOST_AT_ONCE", 2)
-
-    def frozen() -> Iterator[Any]:
-        for _ in range(5):
-            sig = canvas.a.clone()
-            sig.freeze()
-            yield sig, None, "group"
-
-    found = tell_group(frozen(), {})
-    next(found)
-    assert [len(record["children"]) for record in running.records] == [2]
-    list(found)
-    assert len(running.told()) == 4  # the last one alone is told of when it is sent
 
 
 def after(running: Running, canvas: Canvas, end: End, **fields: Any) -> list[dict[str, Any]]:

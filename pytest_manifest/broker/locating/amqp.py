@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.broker.locating import worker_replies
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.transports import NOT_FOUND
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
 
@@ -59,7 +59,7 @@ class AmqpLocator(worker_replies.WorkerLocator):
                 return f"{missing} of the {consumers} consumers of queue {name!r} did not answer"
         return ""
 
-    def unread_messages(self, said: worker_replies.WorkerSnapshot) -> str:
+    def unread_messages(self, said: BrokerSnapshot) -> str:
         """Say which workers of greenlets run or hold a job.
 
         Such a worker stops reading while its pool is full: what the broker has given it meanwhile
@@ -92,22 +92,8 @@ class AmqpLocator(worker_replies.WorkerLocator):
 
     def _counts(self, names: Sequence[str], *, all_or_none: bool = False) -> Iterator[Count]:
         for name in names:
-            count = self._count(name)
-            if count is not None:
-                yield count
+            found = self.publisher.control.count(name)
+            if found is not None:
+                yield Count(name, *found)
             elif all_or_none:
                 return
-
-    def _count(self, name: str) -> Count | None:
-        """Count what is in the queue; None where the broker has none of this name."""
-        with self.publisher.control.channel() as channel:
-            try:
-                said = channel.queue_declare(queue=name, passive=True)
-            except Exception as error:
-                # The broker has closed the channel, not the connection.
-                if str(getattr(error, "reply_code", "")) == NOT_FOUND:
-                    return None
-                if name in self.publisher.refused:
-                    return None  # nothing of ours was ever put there
-                raise
-        return Count(name, int(said.message_count), int(said.consumer_count))

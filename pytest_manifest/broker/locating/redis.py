@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger
@@ -22,7 +23,6 @@ from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerLocator,
-    WorkerSnapshot,
     bounded,
     may_be_alive,
     unknown_queues,
@@ -129,21 +129,19 @@ class RedisLocator(WorkerLocator):
         is_asked = bool(wanted - had)
         unheard = self._maybe_alive(said, since) if is_asked else frozenset()
         options = self.publisher.app.conf.broker_transport_options or {}
-        return BrokerSnapshot(
-            queued,
-            taken,
-            said.reserved,
-            said.running,
-            said.unresponsive | unheard,
-            said.answered,
-            unknown_queues(self.queues),
+        return replace(
+            said,
+            queued=queued,
+            unacked=taken,
+            unresponsive=said.unresponsive | unheard,
+            blind_spot=unknown_queues(self.queues),
             delivered_at=since,
             maybe_alive=unheard,
             absent=said.unresponsive if is_asked and not unheard else frozenset(),
             visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
-    def _maybe_alive(self, said: WorkerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
+    def _maybe_alive(self, said: BrokerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
         """List the nodes that the broker knows, that do not answer, and that may be alive."""
         silent = unresponsive_nodes(self.publisher, said.answered)
         longest = time.time() - min(since.values(), default=time.time())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -32,18 +32,6 @@ QUIET_TIME: Final = 0.1  # s
 """All have answered, also unknown nodes, when no answer has come for so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSnapshot:
-    """The answers of all nodes, for a set of task ids: see :class:`BrokerSnapshot`."""
-
-    reserved: Mapping[str, str]
-    running: Mapping[str, str]
-    unresponsive: frozenset[str]
-    answered: frozenset[str]
-    busy: frozenset[str] = frozenset()
-    """Nodes that run a job, or hold one that they would run now: of this set or not."""
-
-
 class WorkerPoller:
     """Ask the nodes that are known, and remember those that answer besides."""
 
@@ -51,7 +39,7 @@ class WorkerPoller:
         self._publisher = publisher
         self._known = set(nodes)
 
-    def poll(self, task_ids: Container[str]) -> WorkerSnapshot:
+    def poll(self, task_ids: Container[str]) -> BrokerSnapshot:
         """Ask all nodes what they have, for a second at most; raises what the transport raises."""
         answers = self._publisher.control.call(
             JOB_QUESTIONS,
@@ -71,7 +59,10 @@ class WorkerPoller:
             for node, reply in answers.get(question, {}).items()
             if reply
         )
-        return WorkerSnapshot(held, running, frozenset(self._known - answered), answered, busy)
+        silent = frozenset(self._known - answered)
+        return BrokerSnapshot(
+            reserved=held, running=running, unresponsive=silent, answered=answered, busy=busy
+        )
 
     def _all_answered(self, answers: Answers) -> bool:
         said = _answered_questions(answers)
@@ -176,12 +167,9 @@ class WorkerLocator:
         said = self._workers.poll(wanted)
         # And again, for one that went back meanwhile: a retry.
         after, still_unseen = self.snapshot_queues(wanted)
-        return BrokerSnapshot(
+        return replace(
+            said,
             queued={**queued, **after},
-            reserved=said.reserved,
-            running=said.running,
-            unresponsive=said.unresponsive,
-            answered=said.answered,
             blind_spot=still_unseen
             or unseen
             or self.missing_consumers(said.answered)
@@ -216,7 +204,7 @@ class WorkerLocator:
         """Say which consumers the broker knows of that have not answered."""
         return ""
 
-    def unread_messages(self, said: WorkerSnapshot) -> str:  # noqa: ARG002
+    def unread_messages(self, said: BrokerSnapshot) -> str:  # noqa: ARG002
         """Say which workers may have been given messages that they have not read yet."""
         return ""
 
