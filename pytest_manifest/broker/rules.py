@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 CONSUMER_TIMEOUT: Final = 1800.0
 """Seconds after which RabbitMQ takes back an unacknowledged message, unless it is set otherwise."""
 RETRIED: Final = "retry_on_worker_lost"
-ON_TIMEOUT: Final = "acks_on_timeout"
-ON_FAILURE: Final = "acks_on_failure"
-"""Options of tasks, from Celery 5.7 on."""
+"""The option of tasks, from Celery 5.7 on."""
 
 
 @dataclass(frozen=True)
@@ -179,16 +177,6 @@ def _consumed(case: Case) -> Found:
         yield f"{some_of(sorted(case.needed))}: consumed"
 
 
-def _different_timeouts(case: Case) -> Found:
-    timeouts = {one.visibility for one in case.workers if one.visibility is not None}
-    if case.held_for is not None and len(timeouts) > 1:
-        named = ", ".join(f"{seconds:g} s" for seconds in sorted(timeouts))
-        yield (
-            f"workers have different visibility timeouts ({named}): the one with the shortest "
-            "takes back what another still runs; set one visibility_timeout for all"
-        )
-
-
 def holding(case: Case) -> list[Finding]:
     """Return which entries a worker may hold for longer than the broker lets it."""
     if case.held_for is None:
@@ -233,37 +221,19 @@ def late_limits(late: Mapping[str, float | None], timeout: float, where: str) ->
 
 
 def _rabbitmq(case: Case) -> Found:
-    if not isinstance(case.transport, Amqp):
-        return []
-    quorum = sorted(
-        name
-        for name, queue in case.publisher.app.amqp.queues.items()
-        if (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
-    )
-    return rabbitmq(case.demand, case.late, quorum=quorum[0] if quorum else "")
+    return rabbitmq(case.demand, case.late) if isinstance(case.transport, Amqp) else []
 
 
-def rabbitmq(demand: Demand, late: Collection[str], *, quorum: str) -> Iterator[Finding]:
-    """Say what RabbitMQ does with messages that are held for long.
-
-    ``quorum``: the first quorum queue of the app, "" for none.
-    """
-    if quorum and any(task.longest_delay for task in demand.tasks.values()):
-        said = (
-            f"queue {quorum!r} is a quorum queue, so a job with a countdown or eta keeps one "
-            "of its worker's places until its time has come, and others wait behind it; leave "
-            "the countdown out, or raise worker_prefetch_multiplier"
-        )
-        yield Finding("warning", "rabbitmq", said)
+def rabbitmq(demand: Demand, late: Collection[str]) -> Iterator[str]:
+    """Say what RabbitMQ does with messages that are held for long."""
     for name, task in sorted(demand.tasks.items()):
         held = task.longest_occupation if name in late else task.longest_delay
         if held >= CONSUMER_TIMEOUT:
-            said = (
+            yield (
                 f"task {name} may keep a message unacknowledged for {held:g} s, and RabbitMQ "
                 f"closes the channel after its consumer_timeout ({CONSUMER_TIMEOUT:g} s unless "
                 "it is set otherwise), so that the job runs twice; raise consumer_timeout"
             )
-            yield Finding("warning", "limits", said)
 
 
 def _acknowledgement(case: Case) -> Found:
@@ -279,7 +249,7 @@ def _acknowledgement(case: Case) -> Found:
 
 
 def ends(tasks: Mapping[str, Task], demand: Demand, *, given: bool) -> Iterator[Finding]:
-    """Say which tasks Celery 5.7 sends or has delivered again after an end, or drops."""
+    """Say of which tasks Celery 5.7 sends a job again whose process has died."""
     known = {name: tasks[name] for name in demand.tasks if name in tasks}
     needs = {name for name, one in demand.tasks.items() if one.idempotent < one.count}
     retried = [name for name, task in known.items() if getattr(task, RETRIED, None)]
@@ -290,36 +260,12 @@ def ends(tasks: Mapping[str, Task], demand: Demand, *, given: bool) -> Iterator[
             'idempotent; declare them ("idempotent": true), or leave the option out'
         )
         yield Finding("warning" if given else "unchecked", "acks_late", said)
-    late = sorted((name, task) for name, task in known.items() if task.acks_late)
-    if named := [name for name, task in late if getattr(task, ON_TIMEOUT, True) is False]:
-        said = (
-            f"{some_of(named)}: a job is delivered again after each time limit ({ON_TIMEOUT}="
-            "False), without end; a run revokes it once it has done so manifest_kills times"
-        )
-        yield Finding("warning", "acks_late", said)
-    if named := [name for name, task in late if getattr(task, ON_FAILURE, True) is False]:
-        said = (
-            f"{some_of(named)}: the message of a job that fails is rejected ({ON_FAILURE}=False), "
-            "so a broker may keep it as a dead letter; its verdict is the same"
-        )
-        yield Finding("ok", "acks_late", said)
 
 
 RPC: Final = (
     "results of rpc:// come back only to the process that sent the job, so "
     "--manifest-dispatch-only, --manifest-audit and --manifest-resume cannot be used"
 )
-SHARED_CONNECTIONS: Final = (
-    "kombu's SQLAlchemy transport shares a prefork worker's connections with each process that "
-    "takes the place of another (after a crash, a time limit, --max-tasks-per-child); jobs that "
-    "retry or send others fail there, and messages are lost; set broker_transport_options = "
-    "{'poolclass': sqlalchemy.pool.NullPool}, or use a pool of threads"
-)
-
-
-def _shared(case: Case) -> Found:
-    options = case.publisher.app.conf.broker_transport_options
-    return [SHARED_CONNECTIONS] if case.transport.shares_connections(options) else []
 
 
 def _pools(case: Case) -> Found:
@@ -365,16 +311,14 @@ RULES: Final = (
     Rule("apply_async", "warning", "warning", _senders),
     Rule("workers", "unchecked", "warning", _unsaid),
     Rule("limits", "warning", "warning", lambda c: c.held_for.warnings() if c.held_for else ()),
-    Rule("limits", "warning", None, _different_timeouts),
     Rule("limits", "error", None, _held),
-    Rule("rabbitmq", "warning", None, _rabbitmq),
+    Rule("limits", "warning", None, _rabbitmq),
     Rule("pools", "warning", "warning", _pools),
     Rule("queues", "warning", "warning", lambda c: checks.misrouted(c.needed, c.workers)),
     Rule("queues", "error", "warning", _idle),
     Rule("queues", "ok", None, _consumed),
     Rule("acks_late", "warning", "ok", _acknowledgement),
     Rule("acks_late", "warning", None, lambda c: ends(c.tasks, c.demand, given=c.given)),
-    Rule("broker", "warning", None, _shared),
     Rule(
         "receipts",
         "warning",

@@ -69,10 +69,6 @@ class Transport:
         be read, and why."""
         raise NotImplementedError
 
-    def shares_connections(self, options: object) -> bool:  # noqa: ARG002
-        """Tell whether the processes of a pool would share connections to it."""
-        return False
-
 
 class Redis(Transport):
     """Redis, and servers that speak its protocol."""
@@ -165,23 +161,7 @@ class InMemory(Transport):
     in_process = True
 
 
-class Database(Transport):
-    """A database, by SQLAlchemy: ``sqla+postgresql://``.
-
-    kombu keeps its connections for the whole class of its channels, so who is forked after the
-    worker has connected has its parent's.
-    """
-
-    schemes = ("sqla", "sqlalchemy")
-
-    def shares_connections(self, options: object) -> bool:
-        if scheme_of(self.url).partition("+")[2].partition("+")[0] == "sqlite":
-            return False
-        pool = options.get("poolclass") if isinstance(options, Mapping) else None
-        return getattr(pool, "__name__", "") != "NullPool"
-
-
-REGISTRY: Final[tuple[type[Transport], ...]] = (Redis, Amqp, Sqs, InMemory, Database)
+REGISTRY: Final[tuple[type[Transport], ...]] = (Redis, Amqp, Sqs, InMemory)
 """The brokers of which more is known; the first that has a URL's scheme is its."""
 
 

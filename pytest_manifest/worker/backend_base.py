@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from celery import states
+from celery.backends.base import Backend
 from celery.exceptions import Reject
 from loguru import logger
 
@@ -90,30 +91,6 @@ def _trouble(error: BaseException) -> BaseException | None:
         one = one.__cause__ or one.__context__
     return None
 
-
-if TYPE_CHECKING:
-    # The part of Celery's backend that the mixins call; celery has no types.
-    class Backend:
-        app: Any
-        mark_as_done: Callable[..., None]
-        mark_as_failure: Callable[..., None]
-        mark_as_revoked: Callable[..., None]
-        store_result: Callable[..., object]
-        process_cleanup: Callable[[], None]
-        ensure: Callable[..., object]
-        connection_errors: tuple[type[Exception], ...]
-        expires: int | None
-        client: Any
-        serializer: str
-        exception_safe_to_retry: Callable[[Exception], bool]
-        set: Callable[..., object]
-        always_retry: bool
-        max_retries: float
-        base_sleep_between_retries_ms: int
-        max_sleep_between_retries_ms: int
-
-else:
-    Backend = object
 
 _current_receipt: ContextVar[PendingReceipt | None] = ContextVar("manifest_handover", default=None)
 _celery_marks: ContextVar[bool] = ContextVar("manifest_marking", default=False)

@@ -259,7 +259,6 @@ class RedisWorld(SimulatedWorld):
             running={i: name for i, name in running.items() if i in wanted},
             unresponsive=frozenset(self.workers) - answered,
             answered=answered,
-            busy=frozenset({*reserved.values(), *running.values()}),
         )
 
 

@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,21 @@ def test_a_failure_ends_with_the_log() -> None:
 
     assert sentence == "it cannot start: boom\n    redis://:***@h\n    boom"
     assert client.failure_message({"message": "gone", "tail": []}) == "gone"
+
+
+def test_a_worker_that_root_runs_starts_without_a_warning() -> None:
+    """Also with ``PYTHONWARNINGS=error``; where it ends, the log's last line is another one's."""
+    program = """
+        import runpy, sys, warnings
+        said = "You're running the worker with superuser privileges: this is"
+        runpy.run_module = lambda *_, **__: warnings.warn(said)
+        sys.argv = ["python", "celery"]
+        from pytest_manifest.stack.celery_program import main
+        main()
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_tail_is_bounded(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.broker.locating import worker_replies
-from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
@@ -59,14 +58,14 @@ class AmqpLocator(worker_replies.WorkerLocator):
                 return f"{missing} of the {consumers} consumers of queue {name!r} did not answer"
         return ""
 
-    def unread_messages(self, said: BrokerSnapshot) -> str:
+    def unread_messages(self, answered: frozenset[str]) -> str:
         """Say which workers of greenlets run or hold a job.
 
         Such a worker stops reading while its pool is full: what the broker has given it meanwhile
         lies unread, and it answers all the same. One that has nothing to do has read everything.
         """
-        self._learn_pools(said.answered)
-        for node in sorted(said.busy):
+        self._learn_pools(answered)
+        for node in sorted(self._workers.busy):
             pool = self._pools.get(node)
             if pool is None:
                 return f"worker {node!r} has not reported what pool it has"

@@ -24,8 +24,7 @@ class BrokerSnapshot:
     says of who is connected to it; ``absent``: those that it has no connection of, where it tells
     that. ``delivered_at``: task id -> when it was taken last (s since
     the epoch); ``visibility_timeout``: seconds after which the broker gives back what was taken
-    and not acknowledged, None: unknown. ``busy``: nodes that run a job, or hold one that they would
-    run now, of these task ids or not.
+    and not acknowledged, None: unknown.
     """
 
     queued: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +38,6 @@ class BrokerSnapshot:
     visibility_timeout: float | None = None
     maybe_alive: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
-    busy: frozenset[str] = frozenset()
 
     def contains(self, task_id: str) -> bool:
         """Tell whether a queue or a worker has it."""

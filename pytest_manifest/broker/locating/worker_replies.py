@@ -38,6 +38,8 @@ class WorkerPoller:
     def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
         self._publisher = publisher
         self._known = set(nodes)
+        self.busy: frozenset[str] = frozenset()
+        """Of the last poll: nodes that run a job, of the run or not, or hold one to run it now."""
 
     def poll(self, task_ids: Container[str]) -> BrokerSnapshot:
         """Ask all nodes what they have, for a second at most; raises what the transport raises."""
@@ -53,7 +55,7 @@ class WorkerPoller:
         running = dict(_rows(answers, (RUNNING,), task_ids))
         waits = [question for question in JOB_QUESTIONS if question != RUNNING]
         held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
-        busy = frozenset(
+        self.busy = frozenset(
             node
             for question in (RUNNING, "reserved")
             for node, reply in answers.get(question, {}).items()
@@ -61,7 +63,7 @@ class WorkerPoller:
         )
         silent = frozenset(self._known - answered)
         return BrokerSnapshot(
-            reserved=held, running=running, unresponsive=silent, answered=answered, busy=busy
+            reserved=held, running=running, unresponsive=silent, answered=answered
         )
 
     def _all_answered(self, answers: Answers) -> bool:
@@ -173,7 +175,7 @@ class WorkerLocator:
             blind_spot=still_unseen
             or unseen
             or self.missing_consumers(said.answered)
-            or self.unread_messages(said),
+            or self.unread_messages(said.answered),
         )
 
     def kept(self) -> Mapping[str, DeliveryTags]:
@@ -204,7 +206,7 @@ class WorkerLocator:
         """Say which consumers the broker knows of that have not answered."""
         return ""
 
-    def unread_messages(self, said: BrokerSnapshot) -> str:  # noqa: ARG002
+    def unread_messages(self, answered: frozenset[str]) -> str:  # noqa: ARG002
         """Say which workers may have been given messages that they have not read yet."""
         return ""
 
