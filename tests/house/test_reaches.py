@@ -52,6 +52,7 @@ BASES: Final = frozenset(
         "pytest.Function",
         "pytest.Item",
         "pytest.Module",
+        "celery.backends.base.Backend",
         "celery.backends.base.KeyValueStoreBackend",
         "celery.concurrency.base.BasePool",
         "celery.worker.WorkController",
