@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -168,14 +168,7 @@ def _runtime(stored: str | None) -> float | None:
 
 
 def _document(history: EntryHistory) -> JsonValue:
-    return {
-        "id": history.id,
-        "task": history.task,
-        "statuses": list(history.statuses),
-        "runtimes": list(history.runtimes),
-        "flaky": history.is_flaky,
-        "slowdown": history.slowdown,
-    }
+    return {**asdict(history), "flaky": history.is_flaky, "slowdown": history.slowdown}
 
 
 def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:

@@ -123,31 +123,11 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     left = iter(rows)
     header = True
     while some := [[shown(cell) for cell in row] for row in islice(left, AT_ONCE)]:
-        width = shutil.get_terminal_size().columns
-        if not sys.stdout.isatty():
-            for line in _aligned(columns, some, header=header):
-                print(line)
-        elif width < ROOMY:
-            _write_blocks(columns, some, width)
+        if sys.stdout.isatty():
+            _write_rich(columns, some, shutil.get_terminal_size().columns, header=header)
         else:
-            _write_rich(columns, some, width, header=header)
+            print(*_aligned(columns, some, header=header), sep="\n")
         header = False
-
-
-def _write_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    console = Console(width=width)
-    names = [name.removeprefix("#") for name in columns[2:-1]]
-    for first, second, *others, last in rows:
-        head = Text.assemble((first, _STYLES.get(first, "")), "  ", second)
-        console.print(head, overflow="fold")
-        named = [f"{name}: {cell}" for name, cell in zip(names, others, strict=True) if cell]
-        for line in ("   ".join(named), last):
-            if line:
-                console.print(Padding(Text(line, overflow="fold"), (0, 0, 0, min(4, width // 10))))
 
 
 def _write_rich(
@@ -155,16 +135,25 @@ def _write_rich(
 ) -> None:
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
-    for name in columns:
-        head = name.removeprefix("#")
-        table.add_column(head, justify="left" if head == name else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    Console(width=width).print(table)  # rich believes a COLUMNS of 0
+    console = Console(width=width)  # rich believes a COLUMNS of 0
+    heads = [name.removeprefix("#") for name in columns]
+    if width >= ROOMY:
+        table = Table(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
+        for name, head in zip(columns, heads, strict=True):
+            table.add_column(head, justify="left" if head == name else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        console.print(table)
+        return
+    for first, second, *others, last in rows:
+        console.print(Text.assemble((first, _STYLES.get(first, "")), "  ", second), overflow="fold")
+        named = [f"{name}: {cell}" for name, cell in zip(heads[2:], others, strict=False) if cell]
+        for line in filter(None, ("   ".join(named), last)):
+            console.print(Padding(Text(line, overflow="fold"), (0, 0, 0, min(4, width // 10))))
 
 
 def _aligned(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -63,29 +63,28 @@ class Sheet:
 
     def in_two_lines(self, text: str, width: int) -> Iterator[str]:
         """Yield foreign text in at most two lines; the middle of the second is left out."""
-        text = one_line(text)
-        head = fitting(text, width)
-        if head == text:
-            yield text
-            return
-        space = head.rfind(" ")
-        head = head[:space] if space > len(head) // 2 else head
+        head, rest = _parted(one_line(text), width, width // 2)
         yield head
-        yield self.cut(text[len(head) :].lstrip(), width)
+        if rest:
+            yield self.cut(rest, width)
 
     def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
         """Yield a text in lines; ``hanging``: further columns before all but the first."""
-        left = " " * indent
-        room = max(self.width, NARROWEST) - indent
-        rest = one_line(text)
-        while cells(rest) > room:
-            head = fitting(rest, room)
-            space = f"{head}{rest[len(head)]}".rfind(" ")
-            head = head[:space] if space > 0 else head
-            yield left + head
-            rest = rest[len(head) :].lstrip()
-            left, room = " " * (indent + hanging), max(self.width, NARROWEST) - indent - hanging
-        yield left + rest
+        head, rest = _parted(one_line(text), max(self.width, NARROWEST) - indent)
+        yield " " * indent + head
+        while rest:
+            head, rest = _parted(rest, max(self.width, NARROWEST) - indent - hanging)
+            yield " " * (indent + hanging) + head
+
+
+def _parted(text: str, width: int, least: int = 0) -> tuple[str, str]:
+    """Return what of a text fits into a line, up to a space behind ``least``, and the rest."""
+    head = fitting(text, width)
+    if head == text:
+        return text, ""
+    space = f"{head}{text[len(head)]}".rfind(" ")
+    head = head[:space] if space > least else head
+    return head, text[len(head) :].lstrip()
 
 
 def table_lines(
@@ -172,15 +171,8 @@ def cost_phrase(cost: schema.SummaryCost) -> str:
 
 _LONGEST = 60
 """Columns of a task's name."""
-_COUNTS: Mapping[str, Callable[[schema.SummaryTask], int]] = {
-    "count": lambda row: row.count,
-    "passed": lambda row: row.passed,
-    "failed": lambda row: row.failed,
-    "error": lambda row: row.errors,
-    "skipped": lambda row: row.skipped,
-    "pending": lambda row: row.pending,
-}
-_RARE = ("error", "skipped", "pending")
+_COUNTS: Final = ("count", "passed", "failed", "errors", "skipped", "pending")
+_RARE = ("errors", "skipped", "pending")
 
 
 def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line]:
@@ -188,17 +180,18 @@ def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line
     shown = tasks if sheet.all else _most_numerous(tasks)
     names = [sheet.cut(row.task, _LONGEST) for row in shown]
     # Rare ones have a column only if one is not 0.
-    counts = {n: value for n, value in _COUNTS.items() if n not in _RARE or any(map(value, shown))}
+    counts = [n for n in _COUNTS if n not in _RARE or any(getattr(row, n) for row in shown)]
     rows = [
         [
             name,
-            *(str(value(row)) for value in counts.values()),
+            *(str(getattr(row, count)) for count in counts),
             "-" if row.throughput is None else rate_text(row.throughput),
         ]
         for name, row in zip(names, shown, strict=True)
     ]
     yield BLANK
-    yield from table_lines(["task", *(f"#{name}" for name in counts), "#per s"], rows, sheet)
+    heads = [f"#{name.removesuffix('s')}" for name in counts]
+    yield from table_lines(["task", *heads, "#per s"], rows, sheet)
     if len(shown) < len(tasks):
         yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
     times = [

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,12 +54,15 @@ class _Context:
 class Entries:
     """Make the results of entries' tests, and write their attachments into ``folder``."""
 
-    def __init__(self, config: pytest.Config, report: RunReport, folder: Path) -> None:
+    def __init__(
+        self, config: pytest.Config, report: RunReport, folder: Path, bindings: Sequence[Binding]
+    ) -> None:
         self._report = report
         self._folder = folder
-        self._scopes: dict[Path, str] = {}
+        loaded = [report.load(path) for path in sorted({one.manifest for one in bindings})]
+        self._scopes = scopes(loaded, report.options.root)
+        self._tests = Counter((one.manifest, one.entry) for one in bindings)
         self._contexts: dict[Path, _Context] = {}
-        self._tests: Mapping[tuple[Path, str | None], int] = {}
         self._issue = issue_addresses(config)
 
     def close(self) -> None:
@@ -67,14 +71,6 @@ class Entries:
             if context.ledger is not None:
                 context.ledger.close()
         self._contexts.clear()
-
-    def note_collected(
-        self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
-    ) -> None:
-        """Load the manifests of the collected tests; ``tests`` counts the tests of each entry."""
-        loaded = [self._report.load(path) for path in sorted(manifests)]
-        self._scopes = scopes(loaded, self._report.options.root)
-        self._tests = tests
 
     def results(
         self, item: pytest.Item, binding: Binding, result: TestResult, repetition: int
@@ -190,7 +186,7 @@ class Entries:
         title = record.meta.get("title")
         name = f"{record.id}: {title}" if isinstance(title, str) and title else record.id
         binding = binding_of(item)
-        if binding is not None and self._tests.get((binding.manifest, record.id), 1) > 1:
+        if binding is not None and self._tests[binding.manifest, record.id] > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name
 

@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -345,9 +344,7 @@ class AllureReport:
         from allure_commons import plugin_manager
         from allure_commons.logger import AllureFileLogger
 
-        tests = Counter((b.manifest, b.entry) for b in bindings)
-        self._entries = Entries(self._config, self._report, self._folder)
-        self._entries.note_collected({b.manifest for b in bindings}, tests)
+        self._entries = Entries(self._config, self._report, self._folder, bindings)
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
                 self._logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
