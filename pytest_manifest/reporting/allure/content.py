@@ -49,11 +49,6 @@ def description(
     return "\n\n".join(paragraphs)
 
 
-def doc_of(text: str, entry: Entry) -> str | None:
-    """Return the test's own part of a description that was made of this entry, None if empty."""
-    return text.partition(verbatim(_call(entry)))[0].rstrip() or None
-
-
 def _call(entry: Entry) -> str:
     given = [short(value, _WIDTH) for value in entry.args]
     given += [f"{key}={short(value, _WIDTH)}" for key, value in entry.kwargs.items()]

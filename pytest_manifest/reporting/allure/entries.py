@@ -156,8 +156,8 @@ class Entries:
     def _subject(
         self, item: pytest.Item, result: TestResult, context: _Context, record: EntryRecord
     ) -> attempt_results.Subject:
-        builtin, others = is_builtin(item), attempt_results.other_parameters(item)
-        test = BUILTIN if builtin else str(result.fullName)
+        others = attempt_results.other_parameters(item)
+        test = BUILTIN if is_builtin(item) else str(result.fullName)
         found = {} if context.ledger is None else read_trees(context.ledger, record.attempts, MOST)
         return attempt_results.Subject(
             own=attempt_results.own_result(
@@ -167,9 +167,7 @@ class Entries:
                 history_id(context.scope, test, record.id, others),
                 [*_plan_of(context.manifest), record.entry.task],
             ),
-            verdict_read=attempt_results.verdict_read(item),
             location=f"{context.name}:{record.line}",
-            builtin=builtin,
             planned_at=None if context.info is None else context.info.created_at,
             live=not self._report.options.audit,
             run=None if context.info is None else context.info.run,

@@ -1,8 +1,6 @@
 """Complete allure-pytest's results of the tests of entries by allure-commons' hooks.
 
 Write Allure's files about a run as a whole: environment, executor, categories.
-
-Rewrite the results of corrected verdicts.
 """
 
 from __future__ import annotations
@@ -10,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,15 +19,11 @@ import pytest
 from pluggy import HookimplMarker
 from pydantic_core import to_json
 
-from pytest_manifest.analysis.reading import read_some
-from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, binding_of
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
-from pytest_manifest.reporting.allure import content
-from pytest_manifest.reporting.allure import result as results
-from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
-from pytest_manifest.reporting.allure.steps import CATEGORIES, Json, issue_addresses
+from pytest_manifest.reporting.allure.entries import Entries
+from pytest_manifest.reporting.allure.steps import CATEGORIES, Json
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema.shown import shown_params
 from pytest_manifest.text import short, short_path
@@ -127,58 +119,6 @@ def write_result(folder: Path, stem: str, result: Json, mode: int) -> None:
 def _replace(path: str, text: bytes, mode: int) -> None:
     write_whole(f"{path}.tmp", text, mode)
     os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
-
-
-# Corrected verdicts
-
-_TASK: Final = re.compile(rb'"task id",\s*"value":\s*"([^"]*)"')
-_END: Final = "-result.json"
-
-
-def rewrite_corrected(
-    folder: Path, run: Run, name: str, issue: Callable[[str], str | None], mode: int
-) -> None:
-    """Rewrite the results in ``folder`` of entries whose verdict was corrected in this run.
-
-    The process that ends the run calls this: the xdist workers, which wrote the results, have
-    exited by then. ``name``: the manifest's name; ``issue`` returns an issue's address. Raises
-    OSError or ManifestToolError.
-    """
-    entries = list(dict.fromkeys(one.verdict.entry for one in run.corrections))
-    if not entries:
-        return
-    with run.read() as ledger:
-        records = read_some(ledger, run.manifest, entries)
-    attempts = {one.task_id: record for record in records if (one := results.last_sent(record))}
-    for path, record in _of_attempts(folder, attempts):
-        old: results.Result = json.loads(path.read_text("utf-8"))
-        verdict = next((one["value"] for one in old["labels"] if one["name"] == "verdict"), None)
-        if verdict == record.kind:
-            continue
-        stem = path.name.removesuffix(_END)
-        subject = results.Subject(
-            own=results.earlier_own_result(old, record, stem),
-            verdict_read=verdict,
-            location=f"{name}:{record.line}",
-            builtin=old["fullName"].endswith(f"#{BUILTIN}"),
-            planned_at=run.info.created_at,
-            live=True,
-            run=run.info.run,
-        )
-        for stale in folder.glob(f"{stem}-*-attachment.*"):
-            stale.unlink()
-        write = partial(content.write_attachments, folder, stem, mode)
-        write_result(folder, stem, results.final_result(record, subject, issue, write), mode)
-
-
-def _of_attempts(
-    folder: Path, attempts: Mapping[str, EntryRecord]
-) -> Iterator[tuple[Path, EntryRecord]]:
-    for path in sorted(folder.glob(f"*{_END}")):
-        found = _TASK.search(path.read_bytes())
-        record = None if found is None else attempts.get(found[1].decode())
-        if record is not None:
-            yield path, record
 
 
 _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
@@ -360,12 +300,10 @@ class AllureReport:
         with self._report.writing("Allure's files about the run were not written", run):
             write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
-            name = short_path(run.manifest.path, self._report.options.root)
-            try:
-                issue, mode = issue_addresses(self._config), self._report.options.report_mode
-                rewrite_corrected(self._folder, run, name, issue, mode)
-            except (ManifestToolError, OSError) as error:
-                run.warnings.append(f"Allure's results have no corrected verdicts: {error}")
+            run.warnings.append(
+                "Allure has the results of what was corrected as they were at first; "
+                "--manifest-audit --alluredir=... writes them again"
+            )
 
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:

@@ -15,7 +15,6 @@ from pytest_manifest.reporting.allure.content import (
     Attachment,
     attachments_of_last,
     description,
-    doc_of,
     small_documents,
 )
 from pytest_manifest.reporting.allure.steps import (
@@ -29,7 +28,7 @@ from pytest_manifest.reporting.allure.steps import (
     steps_of,
 )
 from pytest_manifest.reporting.markdown import MOST, escaped
-from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
+from pytest_manifest.schema.statuses import AllureStatus
 from pytest_manifest.text import printable, seconds, visible
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels that a test has once; the test's own take precedence over its entry's."""
 _OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
-_AGAIN = "a late receipt has made it good since, and the test was not run again"
 _ENTRY = "entry"
 _EXCLUDED = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
 """``_ENTRY`` is a parameter that identifies the test; ``_EXCLUDED`` are no part of its identity."""
@@ -55,16 +53,13 @@ class Subject:
     """The test that a result describes.
 
     ``own``: what the test has reported of itself, as a result of Allure's, with the parameters that
-    identify it; ``verdict_read``: by the test; ``location``: the manifest and the line;
-    ``builtin``: the test verifies the verdict alone; ``planned_at``: when the run was made;
+    identify it; ``location``: the manifest and the line; ``planned_at``: when the run was made;
     ``live``: this session has waited for the verdict; ``trees``: the step of each attempt's
     descendants, by the attempt's task id.
     """
 
     own: Result
-    verdict_read: VerdictStatus | None
     location: str
-    builtin: bool
     planned_at: datetime | None
     live: bool
     run: str | None
@@ -111,36 +106,6 @@ def own_result(
             for one in result.links
         ],
     }
-
-
-def earlier_own_result(old: Result, record: EntryRecord, stem: str) -> Result:
-    """Recover what a test had reported of itself from the result that was made of it.
-
-    ``stem``: what the names of files begin with that were made of its entry.
-    """
-    verified = [step for step in old["steps"] if step["name"] == VERIFIED]
-    itself = verified[0] if verified else old
-    return old | {
-        "start": itself["start"],
-        "stop": itself["stop"],
-        "description": doc_of(old["description"], record.entry),
-        "labels": [one for one in old["labels"] if one["name"] not in _OF_AN_ATTEMPT],
-        "parameters": [
-            one
-            for one in old["parameters"]
-            if one["name"] not in (_EXCLUDED if one.get("excluded") else (_ENTRY,))
-        ],
-        "steps": [step for one in verified for step in one.get("steps", ())],
-        "attachments": [one for one in old["attachments"] if not one["source"].startswith(stem)],
-    }
-
-
-def verdict_read(item: pytest.Item) -> VerdictStatus | None:
-    """Return the verdict that the test has read; a late receipt may have changed it since."""
-    for name, value in item.user_properties:
-        if name == "manifest_verdict":
-            return value  # type: ignore[return-value]  # properties are of any type
-    return None
 
 
 def _dynamic(item: pytest.Item, result: TestResult) -> Iterator[Json]:
@@ -288,30 +253,18 @@ def times(one: AttemptRecord | None, subject: Subject) -> dict[str, int]:
 
 
 def _decided(record: EntryRecord, subject: Subject) -> tuple[AllureStatus, str | None, str | None]:
-    """Return status, message and trace: the verdict's where it is bad or corrected, else the
-    test's own, also where the test was expected to fail, or did not run."""
-    kind, own, details = (
-        record.kind,
-        subject.own.get("status"),
-        subject.own.get("statusDetails", {}),
-    )
-    message, trace = details.get("message"), details.get("trace")
-    # A late receipt has changed the verdict that the test has read.
-    is_corrected = kind is not None and subject.verdict_read not in (None, kind)
+    """Return status, message and trace: the verdict's where it is bad, else the test's own, also
+    where the test was expected to fail, or did not run."""
+    kind, own = record.kind, subject.own.get("status")
+    details = subject.own.get("statusDetails", {})
+    message = details.get("message")
     if kind is None:
         own = "broken" if own in ("failed", "broken") else own
     elif kind != "passed":
         status, message = status_of(kind), message_of(kind, record.sentence)
-        if is_corrected:
-            return status, message, None
         is_expected = own == "passed" or (own == "skipped" and status != "skipped")
         own = own if is_expected else status
-    elif is_corrected and subject.builtin:
-        return "passed", None, None
-    elif is_corrected:
-        message = f"corrected: when this test ran, its job was held for {subject.verdict_read}; "
-        message += _AGAIN
-    return own or "skipped", message, trace
+    return own or "skipped", message, details.get("trace")
 
 
 def _details(
