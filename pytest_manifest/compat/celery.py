@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pytest_manifest.compat import _put_in_place
-from pytest_manifest.compat.billiard import OtherTime
 
 _MISSING: Final = object()
 
@@ -319,19 +318,6 @@ def begin_process(app: Any, hostname: str) -> None:
 
     stock = prefork.process_initializer
     getattr(stock, FIRST, stock)(app, hostname)
-
-
-def sleep_at_end_by(sleep: Callable[[float], None]) -> None:
-    """Have a worker's main process sleep by ``sleep`` where it waits for its pool to end.
-
-    Relies on ``celery.concurrency.prefork.time`` and ``celery.concurrency.asynpool.sleep``
-    (Celery 5.7).
-    Test: ``test_worker_ending.py::test_the_main_process_looks_often_whether_its_pool_is_done``.
-    """
-    from celery.concurrency import asynpool, prefork
-
-    prefork.time = OtherTime(sleep)
-    asynpool.sleep = sleep
 
 
 SENT_OTHERWISE: Final = ("celery.map", "celery.starmap", "celery.chunks")

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+from celery.signals import worker_process_shutdown
 from loguru import logger
 
 from pytest_manifest import log, processes
@@ -45,6 +46,14 @@ def on_process_init(**_: object) -> None:
     """Have this process save what is measured in it before SIGTERM ends it, where any is."""
     if _measuring() is not None:
         signal.signal(signal.SIGTERM, _save_and_end)
+    if processes.SUPERVISED in os.environ:  # of what is connected now the last
+        worker_process_shutdown.connect(_leave)
+
+
+def _leave(exitcode: int, **_: object) -> None:
+    """Exit, as billiard does in a second from here, where the process is not one to be replaced."""
+    if exitcode <= 0:
+        os._exit(exitcode)
 
 
 def on_process_shutdown(**_: object) -> None:

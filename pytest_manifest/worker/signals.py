@@ -24,7 +24,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
@@ -37,8 +36,7 @@ from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
 
 from pytest_manifest import processes
-from pytest_manifest.compat.billiard import is_recycled, sleep_by
-from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
+from pytest_manifest.compat.celery import after_undecodable
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.texts import redact
@@ -218,8 +216,6 @@ def connect() -> None:
     if processes.SUPERVISED in os.environ:
         ends: tuple[tuple[Any, Callable[..., object], str], ...] = (
             (celery_signals.celeryd_after_setup, _on_set_up, "settings"),
-            (celery_signals.worker_shutting_down, on_shutting_down, "ending"),
-            (celery_signals.worker_process_shutdown, on_process_shutdown, "process_ending"),
         )
         for signal, end, name in ends:
             here.receive(signal, end, f"{__name__}.{name}")
@@ -436,33 +432,6 @@ def on_published(headers: object = None, body: object = None, **_: object) -> No
         fields = body if isinstance(body, Mapping) else headers
         if isinstance(fields, Mapping):
             children.confirm(str(fields.get("id")))
-
-
-# At their end Celery and billiard sleep where there is nothing left to wait for, and pytest waits
-# for its workers. All else that a worker, its processes and the app's handlers do then stays.
-
-MAX_SLEEP: Final = 0.02
-"""Seconds between two checks: prompt, and rare enough to cost nothing."""
-
-
-def short_sleep(seconds: float) -> None:
-    """Sleep, but no longer than ``MAX_SLEEP`` seconds."""
-    time.sleep(min(seconds, MAX_SLEEP))
-
-
-def on_shutting_down(**_: object) -> None:
-    """Make the main process check more often than every 0.5 s whether its pool has ended."""
-    sleep_at_end_by(short_sleep)
-
-
-def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
-    """Let a pool's process exit at once after its last job, without a sleep of 1 s.
-
-    The sleep lets the main process read its last messages; a main process that ends does not. A
-    process that is only recycled keeps its sleep.
-    """
-    if not is_recycled(exitcode):
-        sleep_by(short_sleep)
 
 
 class Connections:

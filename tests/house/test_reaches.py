@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from tests.house.conftest import ROOT
 
-MOST_KINDS: Final = 24
+MOST_KINDS: Final = 20
 OWN: Final = ("pytest_manifest", "tasks", "workflows", "tests", "benchmarks")
 COMPAT: Final = "pytest_manifest/compat/"
 RUN: Final = "pytest_manifest/run/"
