@@ -31,9 +31,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(
-    early_config: pytest.Config,
-) -> Generator[None, object, object]:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     own_process_state(early_config)  # before a conftest registers secrets
     result = yield  # conftests register options, too
     known = early_config.known_args_namespace
@@ -73,8 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "parametrize this module's tests by its entries",
     )
     config.addinivalue_line(
-        "markers",
-        "entries(task=, mode=, tag=): verify only the entries that match these patterns",
+        "markers", "entries(task=, mode=, tag=): verify only the entries that match these patterns"
     )
     wants_allure = bool(getattr(config.option, "allure_report_dir", None))
     if not (any_given(config.option) or role_of(config) != "main" or wants_allure):

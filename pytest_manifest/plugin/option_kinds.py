@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Final, Generic, Literal, TypeVar, overload
+from typing import ClassVar, Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
@@ -21,14 +22,14 @@ def refusal(written: str, message: str) -> pytest.UsageError:
     return pytest.UsageError(f"{written}: {message} (reference/{page}.html#{name})")
 
 
+@dataclass(frozen=True)
 class Given:
     """Hold an option's text, where it was written, and the folder to which its path is relative."""
 
-    def __init__(self, text: str, written: str, folder: Path, config: pytest.Config) -> None:
-        self.text = text
-        self.written = written
-        self.config = config
-        self._folder = folder
+    text: str
+    written: str
+    folder: Path
+    config: pytest.Config
 
     @property
     def path(self) -> Path:
@@ -37,7 +38,7 @@ class Given:
 
     def beside(self, name: str) -> Path:
         """Return a path, that is a part of the text, as an absolute one."""
-        return (self._folder / name).resolve()
+        return (self.folder / name).resolve()
 
     def refused(self, message: str) -> pytest.UsageError:
         """Make the error that repeats what was written and says what to write instead."""
@@ -48,38 +49,32 @@ _ATTENDED: Final = ("canary", "max_failed", "budget", "key_limit", "report")
 """Settings that do not apply with ``--manifest-dispatch-only``, as pytest does not see to them."""
 
 
+@dataclass(eq=False)
 class Option(Generic[Value]):
     """Define one option of the command line, and with ``ini`` of the configuration file as well.
 
     ``about`` is what pytest's help says of it; all else is in the reference.
     """
 
-    ini_type: Literal["bool"] | None = None
-    is_typed = True
+    ini_type: ClassVar[Literal["bool"] | None] = None
+    is_typed: ClassVar[bool] = True
     """Whether it is one of the command line."""
 
-    def __init__(
-        self,
-        parse: Callable[[Given], Value],
-        default: Value,
-        metavar: str,
-        about: str,
-        *,
-        name: str | None = None,
-        ini: bool = False,
-        ini_default: str | bool = "",
-    ) -> None:
-        self._parse = parse
-        self.default = default
-        self._name = name
-        self._ini_default = ini_default
-        self.about = about
-        self.ini = ini
-        self.keywords: dict[str, object] = {"metavar": metavar}
+    parse: Callable[[Given], Value]
+    default: Value
+    metavar: str
+    about: str
+    _: KW_ONLY
+    name: str | None = None
+    ini: bool = False
+    ini_default: str | bool = ""
+
+    def __post_init__(self) -> None:
+        self.keywords: dict[str, object] = {"metavar": self.metavar}
 
     def __set_name__(self, owner: type, attribute: str) -> None:
         """Take the option's name from the attribute, where it has none of its own."""
-        name = attribute if self._name is None else self._name
+        name = attribute if self.name is None else self.name
         self.dest = f"manifest_{name}" if name else "manifest"
         self.flag = f"--{self.dest.replace('_', '-')}"
 
@@ -97,7 +92,7 @@ class Option(Generic[Value]):
             about = self.about.replace("%", "%%")
             group.addoption(self.flag, dest=self.dest, help=about, **self.keywords)
         if self.ini:
-            parser.addini(self.dest, self.about, type=self.ini_type, default=self._ini_default)
+            parser.addini(self.dest, self.about, type=self.ini_type, default=self.ini_default)
 
     def read(self, config: pytest.Config) -> Value:
         """Return the value of the command line, else of the configuration file, else the default.
@@ -107,13 +102,13 @@ class Option(Generic[Value]):
         the file an empty folder is pytest's root folder.
         """
         given = getattr(config.option, self.dest) if self.is_typed else None
-        if given is not None and (given or self._parse is not text):
+        if given is not None and (given or self.parse is not text):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
-            return self._parse(Given(given, written, config.invocation_params.dir, config))
+            return self.parse(Given(given, written, config.invocation_params.dir, config))
         found = self._in_file(config)
-        if not found and self._parse is not project_path:
+        if not found and self.parse is not project_path:
             return self.default
-        return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
+        return self.parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
 
     def _in_file(self, config: pytest.Config) -> str:
         attended = self.dest.removeprefix("manifest_") in _ATTENDED
@@ -121,21 +116,14 @@ class Option(Generic[Value]):
         return "" if is_left_out or not self.ini else str(config.getini(self.dest))
 
 
+@dataclass(eq=False)
 class Setting(Option[Value]):
     """Define a setting that is one of the configuration file alone."""
 
     is_typed = False
 
-    def __init__(
-        self,
-        parse: Callable[[Given], Value],
-        default: Value,
-        about: str,
-        ini_default: str = "",
-        *,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(parse, default, "", about, name=name, ini=True, ini_default=ini_default)
+    metavar: str = field(init=False, default="")
+    ini: bool = True
 
 
 class Flag(Option[bool]):
@@ -214,7 +202,7 @@ class Several(Option[Value]):
         name: str,
         ini: bool = False,
     ) -> None:
-        self._parse_all = parse
+        self.parse_all = parse
         super().__init__(
             lambda given: parse([given]), parse([]), metavar, about, name=name, ini=ini
         )
@@ -227,7 +215,7 @@ class Several(Option[Value]):
         if not texts:
             start, folder = f"{self.dest} = ", config.rootpath
             texts = shlex.split(self._in_file(config).replace(",", " "))
-        return self._parse_all([Given(one, start + one, folder, config) for one in texts])
+        return self.parse_all([Given(one, start + one, folder, config) for one in texts])
 
 
 def text(given: Given) -> str:

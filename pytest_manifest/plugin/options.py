@@ -105,9 +105,15 @@ class Options:
         ini=True,
     )
     report_mode = Setting(values.file_mode, FILE_MODE, "who may read files of reports, like 640")
-    folder = Setting(kinds.project_path, Path(), "folder of ledgers", ".manifest", name="dir")
-    plans = Setting(kinds.project_path, Path(), "folder that plans go into", "manifests")
-    workflows = Setting(kinds.project_path, Path(), "folder of the workflows", "workflows")
+    folder = Setting(
+        kinds.project_path, Path(), "folder of ledgers", name="dir", ini_default=".manifest"
+    )
+    plans = Setting(
+        kinds.project_path, Path(), "folder that plans go into", ini_default="manifests"
+    )
+    workflows = Setting(
+        kinds.project_path, Path(), "folder of the workflows", ini_default="workflows"
+    )
     issue_link = Setting(values.issue_link, None, "address of an issue for Allure, {} for its name")
 
     def __init__(self, config: pytest.Config) -> None:

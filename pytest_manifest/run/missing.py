@@ -16,12 +16,7 @@ from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import stamp, was_emptied
 from pytest_manifest.run.inflight import Overdue, PendingAttempt, StrandedJobs
 from pytest_manifest.run.schedule import Sender
-from pytest_manifest.run.search import (
-    AFTER_LOSS,
-    RETRY_AFTER,
-    Handling,
-    JobSearch,
-)
+from pytest_manifest.run.search import AFTER_LOSS, RETRY_AFTER, Handling, JobSearch
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema.facts import Moved, RecallReason
 from pytest_manifest.schema.run_facts import RunFacts
@@ -229,11 +224,7 @@ class MissingJobs(Part):
         self._recorder.record_judged([*started, *missing])
 
     def note_search(
-        self,
-        search: JobSearch | None,
-        located: JobLocations,
-        as_of: int,
-        missing: Iterable[str],
+        self, search: JobSearch | None, located: JobLocations, as_of: int, missing: Iterable[str]
     ) -> None:
         """Add a search that has found these in no place; ``as_of``: see ``facts.Nowhere``."""
         pending = self._pending.by_task_id

@@ -200,10 +200,7 @@ class SendQueue:
     """
 
     def __init__(
-        self,
-        attempts: Sequence[Attempt],
-        positions: Iterable[int],
-        limits: KeyLimits | None = None,
+        self, attempts: Sequence[Attempt], positions: Iterable[int], limits: KeyLimits | None = None
     ) -> None:
         """Queue those at these ``positions`` of ``attempts``, which ascend."""
         self._attempts = attempts

@@ -409,11 +409,7 @@ def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
 
 
 def _by_descendant(
-    entry: Entry,
-    own: Finding,
-    tree: Tree,
-    ends: Sequence[Descendant],
-    bad: Set[VerdictStatus],
+    entry: Entry, own: Finding, tree: Tree, ends: Sequence[Descendant], bad: Set[VerdictStatus]
 ) -> Finding:
     expected = entry.expect.of_descendants
     counted = [one for one in ends if not _has_finished(expected, one)]
