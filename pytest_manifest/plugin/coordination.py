@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.errors import DispatchError
@@ -36,6 +36,15 @@ class Collection:
 
     bindings: Sequence[Binding | None]
     problem: str | None = None
+
+
+class KnownRuns(NamedTuple):
+    """What reads the verdicts of a session's runs: their ledgers, by manifest; worker processes
+    that answered before dispatch, None where none did; whether the stack was started for them."""
+
+    ledgers: Mapping[Path, Path]
+    workers: int | None
+    owned: bool
 
 
 PREFIX = "pytest-manifest-"
@@ -117,11 +126,11 @@ class Coordination:
         rows, problem = self._read(f"collection-{worker}")
         return Collection([row and Binding(Path(row[0]), *row[1:]) for row in rows], problem)
 
-    def publish_runs(self, runs: Mapping[Path, Path], workers: int | None, *, owned: bool) -> None:
+    def publish_runs(self, known: KnownRuns) -> None:
         """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
         self._write("going-on", None)
-        rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
-        self._write("runs", [rows, workers, owned])
+        rows = {str(manifest): str(ledger) for manifest, ledger in known.ledgers.items()}
+        self._write("runs", [rows, known.workers, known.owned])
 
     def publish_end_of_runs(self) -> None:
         """Tell the xdist workers that no run will record further verdicts."""
@@ -131,10 +140,10 @@ class Coordination:
     def runs_ended(self) -> bool:
         return self._file("runs").exists() and not self._file("going-on").exists()
 
-    def runs(self) -> tuple[dict[Path, Path], int | None, bool]:
+    def runs(self) -> KnownRuns:
         """Return each manifest's ledger, and what is known of the stack."""
-        rows, workers, owned = self._read("runs")
-        return {Path(m): Path(ledger) for m, ledger in rows.items()}, workers, owned
+        rows, *stack = self._read("runs")
+        return KnownRuns({Path(m): Path(ledger) for m, ledger in rows.items()}, *stack)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"

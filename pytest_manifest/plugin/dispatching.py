@@ -24,6 +24,7 @@ from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError
 from pytest_manifest.plugin import run_history, run_options, stacks
 from pytest_manifest.plugin.context import user_errors
+from pytest_manifest.plugin.coordination import KnownRuns
 from pytest_manifest.plugin.manifest_store import report_unselected, select
 from pytest_manifest.plugin.plans import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.plugin.run_options import refuse_unwritable
@@ -310,11 +311,11 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
             "return request.getfixturevalue('dispatch')"
         )
     runs, coordination = state.session_runs, state.context.coordination
-    ledgers, owned = runs.ledgers(), runs.stack is not None
     workers = runs.runs[0].state.workers if runs.runs else None
-    state.open_verdicts(ledgers, workers, owned=owned, over=runs.all_ended)
+    known = KnownRuns(runs.ledgers(), workers, owned=runs.stack is not None)
+    state.open_verdicts(known, runs.all_ended)
     if coordination is not None:  # xdist workers read the ledgers, too
-        coordination.publish_runs(ledgers, workers, owned=owned)
+        coordination.publish_runs(known)
     report_unselected(state.selection, state.report.notices)
     if reporter is None or reporter.verbosity < 0:
         return

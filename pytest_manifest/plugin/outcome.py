@@ -35,7 +35,6 @@ from pytest_manifest.text import many, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Tally
-    from pytest_manifest.plugin.coordination import Coordination
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 
@@ -115,7 +114,13 @@ def wait_for_verdict(item: pytest.Item, binding: Binding) -> None:
     state = manifest_session(item.config)
     coordination = state.context.coordination if state.role == "worker" else None
     if coordination is not None and state.verdicts is None:
-        _open_verdicts(state, coordination)
+        # In an xdist worker, before its first test; what the controller has registered as secrets
+        # of a run is hidden here, too.
+        known = coordination.runs()
+        for path in known.ledgers.values():
+            with suppress(LedgerError), Ledger.open(path) as ledger:
+                ledger.info.hide_secrets()
+        state.open_verdicts(known, coordination.runs_ended)
     if state.verdicts is None:
         return
     state.verdicts.forget()
@@ -130,18 +135,6 @@ def wait_for_verdict(item: pytest.Item, binding: Binding) -> None:
 
     if not state.verdicts.is_ready(binding):
         state.verdicts.wait(binding, given_up)
-
-
-def _open_verdicts(state: ManifestSession, coordination: Coordination) -> None:
-    """Open, in an xdist worker, the ledgers that the controller named before the first test.
-
-    Hides what the controller has registered as secrets of a run.
-    """
-    ledgers, workers, owned = coordination.runs()
-    for path in ledgers.values():
-        with suppress(LedgerError), Ledger.open(path) as ledger:
-            ledger.info.hide_secrets()
-    state.open_verdicts(ledgers, workers, owned=owned, over=coordination.runs_ended)
 
 
 def assert_verdict(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
@@ -365,12 +358,9 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
         "outcome": found.outcome,
         "run": reader.run_of(binding),
         "entries": found.entries,
-        "passed": found.outcomes["passed"],
-        "failed": found.outcomes["failed"],
-        "errors": found.outcomes["error"],
-        "pending": found.outcomes["pending"],
-        "skipped": found.outcomes["skipped"],
     }
+    for one in ("passed", "failed", "error", "pending", "skipped"):
+        rows["errors" if one == "error" else one] = found.outcomes[one]
     if found.kinds:
         kinds = sorted(found.kinds.items())
         rows["verdicts"] = ", ".join(f"{count} {one}" for one, count in kinds)
@@ -386,8 +376,7 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
 
 def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
     """Yield where to read what a group's message leaves out, as (label, file or command)."""
-    options = state.options
-    root = options.root
+    options, root = state.options, state.options.root
     name = short_path(binding.manifest, root)
     audit = ["pytest", *options.settings_arguments, f"--manifest={name}", "--manifest-audit"]
     ledger = None if state.verdicts is None else state.verdicts.ledger_of(binding)
@@ -512,8 +501,7 @@ def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
         return without_cut(hiding.shown_text(text, secrets), secrets)
 
     if report.longrepr is not None:
-        changed = change_texts(report.longrepr, shown)
-        report.longrepr = changed
+        report.longrepr = change_texts(report.longrepr, shown)
     report.sections = [(title, shown(text)) for title, text in report.sections]
 
 
@@ -531,8 +519,8 @@ class JobsBeside:
         # Innermost, so that other plugins' wrappers see the report without the log.
         report = yield
         if binding_of(item) is not None:
-            found = (one for one in report.sections if not one[0].startswith("Captured log "))
-            report.sections = list(found)
+            sections = report.sections
+            report.sections = [one for one in sections if not one[0].startswith("Captured log ")]
         return report
 
     @pytest.hookimpl(tryfirst=True)

@@ -233,10 +233,8 @@ def refuse_unknown_keys(
 
 
 def _written(options: Options, name: str) -> str:
-    words = f"{name}={options.key_limits[name]}"
-    return (
-        f"{'--manifest-key-limit' if options.key_limits_given else 'manifest_key_limit ='} {words}"
-    )
+    flag = "--manifest-key-limit" if options.key_limits_given else "manifest_key_limit ="
+    return f"{flag} {name}={options.key_limits[name]}"
 
 
 def run_settings(options: Options, own_key: Signer | None, files: Collection[Path]) -> RunSettings:
@@ -248,14 +246,12 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     from pytest_manifest.run.settings import FailureLimit, RunSettings
 
     most, revokes = options.max_failed or (None, False)
-    limit = FailureLimit(share=most) if isinstance(most, float) else None
-    limit = FailureLimit(number=most) if isinstance(most, int) else limit
     return RunSettings(
         **{name: getattr(options, name) for name in _SAME.split()},
         folder=options.ledgers,
         own_apply_async=options.apply_async,
         send_only=options.dispatch_only,
-        max_failed=limit,
+        max_failed=None if most is None else FailureLimit(most),
         key_limits=limits_of_session(options),
         revoke_on_max_failed=revokes,
         on_stop=options.on_interrupt,

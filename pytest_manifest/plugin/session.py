@@ -23,6 +23,7 @@ from pytest_manifest.plugin.context import PluginContext, role_of
 from pytest_manifest.process_state import begin_session
 
 if TYPE_CHECKING:
+    from pytest_manifest.plugin.coordination import KnownRuns
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 
@@ -90,21 +91,14 @@ class ManifestSession:
         if self.role != "worker":
             return self.session_runs.ledgers()
         coordination = self.context.coordination
-        return {} if self.verdicts is None or coordination is None else coordination.runs()[0]
+        return {} if self.verdicts is None or coordination is None else coordination.runs().ledgers
 
-    def open_verdicts(
-        self,
-        ledgers: Mapping[Path, Path],
-        workers: int | None,
-        *,
-        owned: bool,
-        over: Callable[[], bool],
-    ) -> None:
+    def open_verdicts(self, known: KnownRuns, over: Callable[[], bool]) -> None:
         """Begin to read the verdicts of these runs, by manifest."""
         from pytest_manifest.plugin.verdict_reader import VerdictReader
 
         groups = None if self.options.aggregate is None else self.manifests.groups
-        self.verdicts = VerdictReader(ledgers, workers, owned=owned, groups=groups, over=over)
+        self.verdicts = VerdictReader(known, groups, over)
 
     def close(self) -> None:
         """Release what the process holds, whatever happened before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, Sto
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.manifest.partition import Groups
+    from pytest_manifest.plugin.coordination import KnownRuns
     from pytest_manifest.schema import Receipt
 
 
@@ -123,7 +124,7 @@ class _OpenRun:
 
 
 class VerdictReader:
-    """Read the verdicts of the runs in ``ledgers`` (by manifest). Use it from one thread.
+    """Read the verdicts of these runs. Use it from one thread.
 
     ``groups``: how the manifests' entries are put together, None where each has its own test;
     ``over``: returns whether no further verdict will come.
@@ -131,22 +132,16 @@ class VerdictReader:
 
     def __init__(
         self,
-        ledgers: Mapping[Path, Path],
-        workers: int | None,
-        *,
-        owned: bool,
+        known: KnownRuns,
         groups: Callable[[Path], Groups] | None = None,
         over: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._groups = groups
-        self._over = over
+        self._known, self._groups, self._over = known, groups, over
         self._runs: dict[Path, _OpenRun] = {}
-        for manifest, path in ledgers.items():
+        for manifest, path in known.ledgers.items():
             ledger = Ledger.open(path)
             run, entries = ledger.info.read().run, ledger.attempts.count_entries()
             self._runs[manifest] = _OpenRun(ledger, run, entries)
-        self._workers = workers
-        self._owned = owned
         self._last: tuple[Binding, StoredVerdict | None] | None = None
         """The last binding that was looked up: a test asks several times for its own."""
 
@@ -217,9 +212,7 @@ class VerdictReader:
         """Return the verdict of the binding's entry; the same one until :meth:`forget`."""
         if self._last is None or self._last[0] is not binding:
             run = self._runs.get(binding.manifest)
-            found = None
-            if run is not None and binding.entry is not None:
-                found = run.take(binding.entry)
+            found = None if run is None or binding.entry is None else run.take(binding.entry)
             self._last = binding, found
         return self._last[1]
 
@@ -247,8 +240,8 @@ class VerdictReader:
         return ManifestRun(
             manifest,
             list(ledger.queries.all_verdicts()),
-            self._workers,
-            self._owned,
+            self._known.workers,
+            self._known.owned,
             run=run.id,
             budget=float(budget) if budget else None,
             ledger=ledger.path,

@@ -18,20 +18,17 @@ OnStop = Literal["revoke", "detach"]
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """Limit how many entries may fail before no more are sent: a number, or a share of all (0 to
-    1)."""
+    """Limit how many entries may fail before no more are sent: a number, or as a float a share of
+    all (0.0 to 1.0)."""
 
-    number: int | None = None
-    share: float | None = None
+    most: int | float
 
     def allows(self, failed: int, entries: int) -> bool:
         """Return whether sending may go on with so many failed of so many entries."""
-        if self.number is not None and failed > self.number:
-            return False
-        return self.share is None or failed <= self.share * entries
+        return failed <= (self.most if isinstance(self.most, int) else self.most * entries)
 
     def __str__(self) -> str:
-        return str(self.number) if self.share is None else f"{self.share * 100:g}%"
+        return str(self.most) if isinstance(self.most, int) else f"{self.most * 100:g}%"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,13 @@ import pytest
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.manifest.partition import Balance
-from pytest_manifest.plugin.coordination import PREFIX, Collection, Coordination, own_prefix
+from pytest_manifest.plugin.coordination import (
+    PREFIX,
+    Collection,
+    Coordination,
+    KnownRuns,
+    own_prefix,
+)
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Pat
     ]
     coordination.publish_collection("gw0", Collection(bindings, problem=None))
     assert coordination.collection("gw0") == Collection(bindings, None)
-    coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, 2, owned=True)
+    coordination.publish_runs(KnownRuns({Path("/m.jsonl"): tmp_path / "l"}, 2, owned=True))
     assert coordination.runs() == ({Path("/m.jsonl"): tmp_path / "l"}, 2, True)
     balance = Balance.of("r", {"é[0]": 0.1 + 0.2, "b": 1e-9})
     coordination.publish_balance(balance)

@@ -140,9 +140,7 @@ def test_a_failed_canary_holds_everything_else() -> None:
     assert schedule.exhausted
 
 
-@pytest.mark.parametrize(
-    ("limit", "words"), [(FailureLimit(number=1), "1"), (FailureLimit(share=0.25), "25%")]
-)
+@pytest.mark.parametrize(("limit", "words"), [(FailureLimit(1), "1"), (FailureLimit(0.25), "25%")])
 def test_more_failures_than_allowed_end_the_sending(limit: FailureLimit, words: str) -> None:
     """The first failure too many holds what is left; what was not run does not count as one."""
     schedule = Schedule(plain(5), max_failed=limit)
@@ -241,7 +239,7 @@ def test_all_that_can_never_be_sent_is_known_at_once() -> None:
 
 def test_many_that_failed_are_counted() -> None:
     """Three of a canary are named; and what has no end yet is no failure."""
-    schedule = Schedule(plain(5), canary=4, max_failed=FailureLimit(number=3))
+    schedule = Schedule(plain(5), canary=4, max_failed=FailureLimit(3))
     schedule.start()
     taken = names(schedule.take(9))
     held_back = [one for name in taken for one in schedule.finished(name, "pending")]
@@ -269,7 +267,7 @@ def graphs(draw: st.DrawFn) -> list[Attempt]:
     todo=graphs(),
     verdicts=st.data(),
     canary=st.integers(0, 4),
-    limit=st.none() | st.integers(0, 3).map(lambda n: FailureLimit(number=n)),
+    limit=st.none() | st.integers(0, 3).map(lambda n: FailureLimit(n)),
     money=st.none() | st.sampled_from((0.0, 0.3, 1.0, 5.0)),
 )
 def test_every_entry_is_sent_once_or_held_once(

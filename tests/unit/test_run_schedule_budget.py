@@ -152,9 +152,7 @@ def test_what_is_under_way_and_what_was_spent_before_count() -> None:
 
 def test_the_first_reason_for_which_nothing_is_sent_stands() -> None:
     """More failures, and a budget that is spent, change nothing of it."""
-    schedule = Schedule(
-        priced(1.0, 1.0, 1.0), max_failed=FailureLimit(number=0), budget=Budget(2.0)
-    )
+    schedule = Schedule(priced(1.0, 1.0, 1.0), max_failed=FailureLimit(0), budget=Budget(2.0))
     schedule.start()
     first, second = schedule.take(2)
     reason = "1 of 3 entries have failed, more than --manifest-max-failed=0 allows"
