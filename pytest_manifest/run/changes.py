@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,17 +30,10 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     """Copy the manifest beside the ledger. Raises LedgerError where that cannot be done."""
     target = RunFiles(ledger).manifest(manifest.sha256)
     scratch = target.with_suffix(".new")
-    with _keeping(target):
+    try:
         copy_privately(manifest.path, scratch)
         sync(scratch)
         scratch.replace(target)
-
-
-@contextlib.contextmanager
-def _keeping(target: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a LedgerError."""
-    try:
-        yield
     except OSError as error:
         raise LedgerError(
             f"{target}: the manifest cannot be kept beside the run's ledger ({error}); free some "

@@ -312,19 +312,16 @@ class FailedReceivers:
         """Take note of failures, and warn of each kind at once."""
         for failure in failures:
             key = failure.receiver, failure.error.partition(":")[0], failure.at_start
-            if key not in self._found:
-                if len(self._found) >= MOST:
-                    continue
-                self._found[key] = failure, 1
-                sentence = _sentence(failure, 1)
+            first, count = self._found.get(key, (failure, 0))
+            if not count and len(self._found) >= MOST:
+                continue
+            self._found[key] = first, count + 1
+            before, sentence = _sentence(first, count), _sentence(first, count + 1)
+            if not count:
                 self._warnings.append(sentence)
                 self._live.append(sentence)
-                continue
-            first, count = self._found[key]
-            self._found[key] = first, count + 1
-            before = _sentence(first, count)
-            if not first.at_start and before in self._warnings:
-                self._warnings[self._warnings.index(before)] = _sentence(first, count + 1)
+            elif before in self._warnings:
+                self._warnings[self._warnings.index(before)] = sentence
 
 
 def _sentence(failure: ReceiverFailedRecord, number: int) -> str:
@@ -350,6 +347,7 @@ MOST_DELAYS: Final = 20
 """Tasks of which a message says that a delay is too long for the broker."""
 
 
+@dataclass(eq=False)
 class EngineContext:
     """Hold everything that an engine works with, open and ready.
 
@@ -357,30 +355,28 @@ class EngineContext:
     their attempt's tree has ended, unless it has passed.
     """
 
-    def __init__(
-        self,
-        state: RunState,
-        connections: RunConnections,
-        ledger: Ledger,
-        collector: ReceiptCollector,
-        facts: fact_log.FactLog,
-        schedule: Schedule,
-        *,
-        sends: bool = True,
-        to_repeat: set[str] | None = None,
-    ) -> None:
+    state: RunState
+    connections: RunConnections
+    ledger: Ledger
+    collector: ReceiptCollector
+    facts: fact_log.FactLog
+    schedule: Schedule
+    sends: bool = True
+    to_repeat: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        state, connections = self.state, self.connections
         self.run, self.manifest, self.pending = state.info.run, state.manifest, state.pending
         self.settings, self.signals = state.settings, state.signals
         self.is_private, self.wait_budget = state.address.is_private, state.wait_budget
         self.warnings, self.live_warnings = state.warnings, state.live_warnings
-        self.ledger, self.collector, self.facts, self.schedule = ledger, collector, facts, schedule
         self.window = state.settings.window_for(connections.slots)
-        self.publisher = connections.publisher if sends else None
+        self.publisher = connections.publisher if self.sends else None
         self.locator, self.departures = connections.locator, connections.departures
         self.queues, self.added_queues = connections.queues, connections.added_queues
         self.held_for = connections.held_for
         self.record_unknown_workers: Callable[[], None] = partial(
-            connections.record_unknown_workers, ledger
+            connections.record_unknown_workers, self.ledger
         )
         self.look_for_workers: Callable[[], Presence] | None = None
         """Look for workers of the run's queues, ``look_for_unreadable`` for such that cannot decode
@@ -389,9 +385,8 @@ class EngineContext:
             queues = connections.queues
             self.look_for_workers = partial(look_for_workers, connections.publisher, queues)
             self.look_for_unreadable = partial(look_for_unreadable, connections.publisher)
-        self.to_repeat = set[str]() if to_repeat is None else to_repeat
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
-        self.clock = fact_log.ClockWatch(ledger)
+        self.clock = fact_log.ClockWatch(self.ledger)
         self._noted_delays: set[str] = set()
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:

@@ -24,7 +24,7 @@ from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run import send_queue
-from pytest_manifest.run.casebook import Evaluated, require_signatures, signing_refusals
+from pytest_manifest.run.casebook import require_signatures, signing_refusals
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState, add_nodes, record_known_workers
 from pytest_manifest.run.engine import Engine
@@ -41,7 +41,7 @@ from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.text import listed
 from pytest_manifest.urls import StackAddress, is_in_process
 from pytest_manifest.verdict.problems import UnknownTask
-from pytest_manifest.verdict.reasons import Problem, in_brackets, verdict_without_receipt
+from pytest_manifest.verdict.reasons import in_brackets, verdict_without_receipt
 
 SHOWN = 3
 """Names that a message lists."""
@@ -176,7 +176,10 @@ def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
             if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
                 ledger.facts.append([(a.entry.id, fact)])
         ledger.attempts.mark((a.task_id for a in held), "withheld", note="unknown task")
-        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in held)
+        ledger.verdicts.record(
+            (verdict_without_receipt(a.entry, a.number, "unknown_task", why[a.entry.task]), None)
+            for a in held
+        )
 
 
 def _record_stack(
@@ -218,11 +221,6 @@ def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
             own = publisher.own_limit(one)
             found.update({} if own is None else {one.task: own})
     return found
-
-
-def _without_receipt(attempt: Attempt, why: Problem) -> Evaluated:
-    number = attempt.number
-    return verdict_without_receipt(attempt.entry, number, "unknown_task", why), None
 
 
 TTL_MARGIN = 24 * 3600

@@ -157,20 +157,16 @@ class PendingAttempts:
         Its deadline counts from when it was first ``tried``, where that was earlier. ``facts``: all
         that there are of it, where these are known.
         """
-        entry = attempt.entry
-        job = PendingAttempt(attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at)
-        job.facts = None if facts is None else list(facts)
-        self.by_task_id[attempt.task_id] = job
-        if entry.deadline is not None:
-            when = (sent if tried is None else tried) + entry.deadline
-            heapq.heappush(self._due, _Due(when, attempt.task_id))
+        known = attempt.run, attempt.entry, attempt.number, attempt.task_id
+        job = PendingAttempt(*known, sent, sent_at, facts=None if facts is None else list(facts))
+        self.track_descendant(job, tried)
 
-    def track_descendant(self, job: PendingAttempt) -> None:
+    def track_descendant(self, job: PendingAttempt, tried: float | None = None) -> None:
         """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""
         self.by_task_id[job.task_id] = job
-        deadline = job.entry.deadline
-        if deadline is not None:
-            heapq.heappush(self._due, _Due(job.sent + deadline, job.task_id))
+        if job.entry.deadline is not None:
+            since = job.sent if tried is None else tried
+            heapq.heappush(self._due, _Due(since + job.entry.deadline, job.task_id))
 
     def started(self, start: Started, now: float, seq: int = 0) -> None:
         """Note that a worker started it: its timeout counts from now.
@@ -317,10 +313,11 @@ class PendingAttempts:
             if due.since is not None and now < self._postponed_until:
                 heapq.heappush(self._due, replace(due, when=self._postponed_until))
                 continue
-            if job is None or (due.since is not None and not _still_runs(job, due.since)):
-                continue  # settled meanwhile, or its try is over: a retry, another worker
-            by_start = due.since is not None
-            found[due.task_id] = Overdue(job, by_start)
+            if job is None:
+                continue  # settled meanwhile
+            if due.since is not None and (job.started != due.since or job.between is not None):
+                continue  # its try is over: a retry, another worker
+            found[due.task_id] = Overdue(job, by_start=due.since is not None)
         return found
 
     def postpone_timeouts(self, now: float) -> None:
@@ -352,10 +349,6 @@ def _is_known(start: Started, facts: Sequence[JobFact]) -> bool:
     """
     known = (one for one in facts if isinstance(one, Started))
     return any((one.execution, one.pid) == (start.execution, start.pid) for one in known)
-
-
-def _still_runs(job: PendingAttempt, since: float) -> bool:
-    return job.started == since and job.between is None
 
 
 def pending_descendant(
@@ -392,6 +385,7 @@ def node_of(worker: str | None) -> str | None:
     return None if worker is None else worker.partition("@")[0]
 
 
+@dataclass(eq=False)
 class StrandedJobs:
     """Mark jobs taken from their queue that no worker that answers has. Use it from one thread.
 
@@ -401,29 +395,25 @@ class StrandedJobs:
     a dead worker had is requeued unasked.
     """
 
-    def __init__(
-        self, pending: PendingAttempts, live_warnings: list[str], *, allowed: bool
-    ) -> None:
-        self._pending = pending
-        self._live_warnings = live_warnings
-        self._allowed = allowed
-        self._said = 0
+    _pending: PendingAttempts
+    _live_warnings: list[str]
+    allowed: bool
+    _said: int = 0
 
     def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
         """Compare the two snapshots."""
         found: list[str] = []
+        none = frozenset[str]()
         for task_id, job in self._pending.by_task_id.items():
-            taken = bool(
-                first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
-            )
+            taken = first.unacked.get(task_id, none) & second.unacked.get(task_id, none)
             had = first.has_worker(task_id) or second.has_worker(task_id)
-            job.stranded = taken and not had and not job.is_running
+            job.stranded = bool(taken) and not had and not job.is_running
             job.holder = second.reserved.get(task_id, job.holder)
             if job.stranded:
                 job.holder = job.holder or " or ".join(sorted(second.unresponsive)) or None
                 found.append(task_id)
         # Said again where far more are stranded than before, and not at each look.
-        if len(found) >= 2 * self._said and not (self._allowed and not second.unresponsive):
+        if len(found) >= 2 * self._said and not (self.allowed and not second.unresponsive):
             self._said = len(found)
             self._live_warnings += [self._message(found, second)] if found else []
 
@@ -440,7 +430,7 @@ class StrandedJobs:
                 f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
                 "--manifest-repair at once"
             )
-        repaired = "this run does, " if self._allowed else "--manifest-repair does, "
+        repaired = "this run does, " if self.allowed else "--manifest-repair does, "
         return (
             f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
             f"{listed(sorted(look.unresponsive), 3)} did not answer: one that is busy may run them "

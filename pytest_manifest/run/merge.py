@@ -201,10 +201,7 @@ def _source(path: Path) -> MergeInput:
             float(metadata.get(BUDGET) or 0)  # before anything is made
             final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
             return MergeInput(
-                path=path,
-                info=info,
-                status=ledger.info.status,
-                shard=ledger.info.shard(),
+                *(path, info, ledger.info.status, ledger.info.shard()),
                 texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
                 metadata=metadata,
                 entries=entries,
@@ -272,13 +269,9 @@ def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int
 
 def _info(sources: Sequence[MergeInput]) -> RunInfo:
     infos = [source.info for source in sources]
-    first = infos[0]
-    return RunInfo(
+    return replace(
+        infos[0],
         run=new_run_id(),
-        manifest=first.manifest,
-        sha256=first.sha256,
-        workflow=first.workflow,
-        mode=first.mode,
         entries=sum(source.entries for source in sources),
         # Its timeline begins where that of the first run does.
         created_at=min(info.created_at for info in infos),

@@ -72,13 +72,11 @@ def decisions(
     for one in judged:
         name, row = one.entry.id, known.last.get(one.entry.id)
         status = _status(known.statuses.get(name), one)
+        job = "" if row is None else row.task_id
         state = resume_rules.EntryState(
-            last=row,
-            status=status,
-            location=None if row is None else known.locations.get(row.task_id),
-            turned_away=row is not None and row.task_id in known.turned_away,
-            may_have_started=_may_have_run(status, row, one),
-            tree_goes_on=row is not None and row.task_id in known.held and status is not None,
+            *(row, status, known.locations.get(job), _may_have_run(status, row, one)),
+            turned_away=job in known.turned_away,
+            tree_goes_on=job in known.held and status is not None,
         )
         yield one, resume_rules.decide(one.entry, state, unsafe=unsafe)
 
@@ -133,9 +131,8 @@ def preview(
             for row, settled in strategy.newest(ledger, manifest, frozenset(names))
             if not is_ignored(manifest[row.entry]) and strategy.has_open_tree(ledger, row, settled)
         }
-        locations: dict[str, Location] = {}
-        if not stack_is_gone:
-            locations.update(dict.fromkeys(sent | held, "unknown"))
+        under_way = set[str]() if stack_is_gone else sent | held
+        locations: dict[str, Location] = dict.fromkeys(under_way, "unknown")
         # Pending and unknown ones are looked at anew.
         stored = ledger.verdicts.statuses().items()
         known = Known(

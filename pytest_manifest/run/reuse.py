@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -351,15 +350,9 @@ class _Takeover:
                 was = origin_of(one.reused_from)  # by the run that had sent it
                 for row in rows[one.task_id].descendants:  # with their verdicts
                     descendant_of_row(row)
-            if was is None:
-                was = Reused(
-                    run=runs.run_of(one.task_id),
-                    entry=one.entry,
-                    attempt=one.attempt,
-                    by=by,
-                    at=self._at,
-                )
-            origin = replace(was, by=by, at=self._at)
+            first = (runs.run_of(one.task_id), one.entry, one.attempt)
+            run, name, number = first if was is None else (was.run, was.entry, was.attempt)
+            origin = Reused(run=run, entry=name, attempt=number, by=by, at=self._at)
             sound = self._is_sound(known) and (trusts_trees or not known.descendants)
             attempt = ReusedAttempt(one.task_id, entry, self._wanted[key][entry], sent_at, origin)
             waited_for = {jobs[name] for name in after if name in jobs}

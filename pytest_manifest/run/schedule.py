@@ -13,7 +13,7 @@ import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import merge
 
@@ -73,6 +73,7 @@ class _Dead:
         return problems.WaitsFor(names=self.chain, end=self.end, left_out=self.left_out)
 
 
+@dataclass(eq=False)
 class Schedule:
     """Hold the attempts of a run that are still to be sent.
 
@@ -80,22 +81,14 @@ class Schedule:
     run. Call :meth:`start` first. Nothing here knows of time or of a broker.
     """
 
-    def __init__(
-        self,
-        attempts: Sequence[Attempt],
-        *,
-        verdicts: Mapping[str, VerdictStatus] | None = None,
-        canary: int = 0,
-        max_failed: FailureLimit | None = None,
-        budget: send_queue.Budget | None = None,
-        key_limits: send_queue.KeyLimits | None = None,
-    ) -> None:
-        self._attempts = attempts
-        self._verdicts: Mapping[str, VerdictStatus] = verdicts or {}
-        self._entries = len(attempts)
-        self._max_failed = max_failed
-        self._canary_size = canary
-        self._key_limits = key_limits
+    attempts: Sequence[Attempt]
+    verdicts: Mapping[str, VerdictStatus] = field(default_factory=dict)
+    canary: int = 0
+    max_failed: FailureLimit | None = None
+    budget: send_queue.Budget | None = None
+    key_limits: send_queue.KeyLimits | None = None
+
+    def __post_init__(self) -> None:
         self._ready = self._queue(())
         self._after_canary = self._queue(())
         self._canary: set[str] = set()
@@ -104,29 +97,28 @@ class Schedule:
         self._waiting_for: dict[str, list[str]] = {}
         self._dead: dict[str, _Dead] = {}
         self._failed = 0
-        self.budget = budget
         self.closed: Problem | None = None
 
     def _queue(self, positions: Iterable[int]) -> send_queue.SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
-        return send_queue.SendQueue(self._attempts, positions, self._key_limits)
+        return send_queue.SendQueue(self.attempts, positions, self.key_limits)
 
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
         """Count attempts that are in flight already towards the budget, and of their keys."""
         for attempt in attempts:
             if self.budget is not None:
                 self.budget.reserve(attempt.task_id, attempt.entry)
-            if self._key_limits is not None:
-                self._key_limits.reserve(attempt.task_id, attempt.entry)
+            if self.key_limits is not None:
+                self.key_limits.reserve(attempt.task_id, attempt.entry)
 
     def start(self, underway: Iterable[str] = ()) -> list[Skipped]:
         """Sort the attempts; return those that can never be sent.
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
         """
-        waiting = list(send_queue.dependents(self._attempts))
+        waiting = list(send_queue.dependents(self.attempts))
         blocked = frozenset(place for place, _ in waiting)
-        free = array("I", (n for n in range(len(self._attempts)) if n not in blocked))
+        free = array("I", (n for n in range(len(self.attempts)) if n not in blocked))
         if waiting:
             free = self._block(waiting, free, underway)
         skipped: list[Skipped] = []
@@ -139,12 +131,12 @@ class Schedule:
         self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
     ) -> array[int]:
         """Note what these wait for; return the positions of all that wait for nothing any more."""
-        coming = {entry for _, entry in send_queue.names_of(self._attempts)} | set(underway)
+        coming = {entry for _, entry in send_queue.names_of(self.attempts)} | set(underway)
         freed: list[int] = []
         for place, attempt in waiting:
             for name in attempt.entry.after:
-                if name not in coming and self._verdicts.get(name) != "passed":
-                    self._dead.setdefault(name, _Dead((name,), self._verdicts.get(name, "")))
+                if name not in coming and self.verdicts.get(name) != "passed":
+                    self._dead.setdefault(name, _Dead((name,), self.verdicts.get(name, "")))
             missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
             if missing:
                 self._blocked[attempt.entry.id] = _Blocked(attempt, missing)
@@ -156,7 +148,7 @@ class Schedule:
 
     def _line_up(self, free: array[int]) -> None:
         """Queue the attempts at the ``free`` positions, the canary first."""
-        size = min(self._canary_size, len(free))
+        size = min(self.canary, len(free))
         if not size:
             self._ready = self._queue(free)
             return
@@ -179,8 +171,8 @@ class Schedule:
 
         ``is_awaited`` by task id. What has to wait for its keys is only looked at again by this.
         """
-        if self._key_limits is not None:
-            self._key_limits.forget_ended(is_awaited)
+        if self.key_limits is not None:
+            self.key_limits.forget_ended(is_awaited)
             self._ready.look_again()
 
     def _affordable(self, attempt: Attempt) -> bool:
@@ -204,8 +196,8 @@ class Schedule:
         for attempt in attempts:
             if self.budget is not None:
                 self.budget.cancel(attempt.task_id)
-            if self._key_limits is not None:
-                self._key_limits.cancel(attempt.task_id, attempt.entry)
+            if self.key_limits is not None:
+                self.key_limits.cancel(attempt.task_id, attempt.entry)
         for attempt in reversed(attempts):
             self._ready.appendleft(attempt)
 
@@ -272,10 +264,9 @@ class Schedule:
         return skipped + self._block_for_failures()
 
     def _block_for_failures(self) -> list[Skipped]:
-        limit = self._max_failed
-        if limit is None or self.closed or limit.allows(self._failed, self._entries):
+        limit, failed, entries = self.max_failed, self._failed, len(self.attempts)
+        if limit is None or self.closed or limit.allows(failed, entries):
             return []
-        failed, entries = self._failed, self._entries
         return self.close(problems.TooManyFailed(failed=failed, entries=entries, limit=str(limit)))
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
@@ -320,26 +311,22 @@ REPEATS = 3
 """How often a message that got lost on its way is published again."""
 
 
+@dataclass(eq=False)
 class Sender:
     """Send what the schedule has free, at most ``window`` entries in flight. For one thread."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        publisher: Publisher,
-        schedule: Schedule,
-        pending: PendingAttempts,
-        window: int,
-        facts: FactLog | None = None,
-    ) -> None:
-        self._ledger = ledger
-        self._facts = facts or FactLog(ledger)
-        self._sendings = _sendings_of(ledger)
-        self._publisher = publisher
-        self._schedule = schedule
-        self._pending = pending
-        self._window = window
-        self._refill = max(1, min(BATCH, window // 10))
+    _ledger: Ledger
+    _publisher: Publisher
+    _schedule: Schedule
+    _pending: PendingAttempts
+    _window: int
+    _facts: FactLog
+
+    def __post_init__(self) -> None:
+        results = self._ledger.facts.of_kind(SendResult)
+        self._sendings = {one.job: (one.number, one.outcome) for one in results}
+        """The number and outcome of the last sending of what has facts of it, by task id."""
+        self._refill = max(1, min(BATCH, self._window // 10))
         self._was_full = False
         self._has_begun_sending = False
         self._sent_at = utc_now()
@@ -489,9 +476,3 @@ def _sent_once(seq: int, sent_at: datetime) -> list[JobFact]:
     sending = Sending(seq=seq, at=sent_at, number=1, sent_at=sent_at)
     result = SendResult(seq=seq, at=sent_at, number=1, outcome="published")
     return [sending, result]
-
-
-def _sendings_of(ledger: Ledger) -> dict[str, tuple[int, SendOutcome]]:
-    """Return the number and outcome of the last sending of what has facts of it, by task id."""
-    results = ledger.facts.of_kind(SendResult)
-    return {one.job: (one.number, one.outcome) for one in results}

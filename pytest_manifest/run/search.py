@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 
@@ -208,20 +208,16 @@ RETRY_AFTER = 2.0
 """Seconds until the next snapshot after one that failed."""
 
 
+@dataclass(eq=False)
 class JobSearch:
     """Take two snapshots of the places where a job can be, with a gap. Use it from one thread."""
 
-    def __init__(
-        self,
-        locator: Locator,
-        pending: PendingAttempts,
-        stranded: StrandedJobs | None = None,
-        departures: Departures | None = None,
-    ) -> None:
-        self._stranded = stranded
-        self.departures = departures or Departures()
-        self._locator = locator
-        self._pending = pending
+    _locator: Locator
+    _pending: PendingAttempts
+    _stranded: StrandedJobs | None = None
+    departures: Departures = field(default_factory=Departures)
+
+    def __post_init__(self) -> None:
         self._first: tuple[float, BrokerSnapshot, frozenset[str]] | None = None
         self._due: list[float] = []
         self._quiet = QUIET

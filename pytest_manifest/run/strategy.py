@@ -10,6 +10,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
@@ -316,23 +317,18 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
     return not is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
 
 
+@dataclass(eq=False)
 class Tracking:
     """Track attempts of earlier sessions, as old as they are; ``only`` of these entries."""
 
-    def __init__(
-        self,
-        pending: PendingAttempts,
-        ledger: Ledger,
-        manifest: Manifest,
-        info: RunInfo,
-        only: Container[str] | None = None,
-    ) -> None:
-        self._pending = pending
-        self._ledger = ledger
-        self._manifest = manifest
-        self._info = info
-        self._only: Container[str] = manifest if only is None else only
-        pending.with_own_limit = OwnLimits(ledger).of
+    _pending: PendingAttempts
+    _ledger: Ledger
+    _manifest: Manifest
+    _info: RunInfo
+    _only: Container[str] | None = None
+
+    def __post_init__(self) -> None:
+        self._pending.with_own_limit = OwnLimits(self._ledger).of
 
     def under_way(self, *, trees: bool = False) -> None:
         """Track attempts that were sent and may go on: those without a final verdict, or with one
@@ -379,7 +375,8 @@ class Tracking:
         return found
 
     def _newest(self) -> Iterator[tuple[AttemptRow, EntryVerdict | None]]:
-        return newest(self._ledger, self._manifest, self._only)
+        only = self._manifest if self._only is None else self._only
+        return newest(self._ledger, self._manifest, only)
 
     def _attempt(self, row: AttemptRow) -> Attempt:
         return Attempt(self._info.run, self._manifest[row.entry], row.attempt, row.task_id)

@@ -79,36 +79,30 @@ class _Tree:
         ]
 
 
+@dataclass(eq=False)
 class Trees:
     """Keep the trees of the attempts in flight. Use it from the run's thread, in transactions."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        manifest: Manifest,
-        cases: Casebook,
-        facts: FactLog,
-        pending: PendingAttempts,
-        on_new: Callable[[Descendant, bool], None] = lambda _one, _is_awaited: None,
-    ) -> None:
-        self._ledger = ledger
-        self._manifest = manifest
-        self._cases = cases
-        self._facts = facts
-        self._pending = pending
-        self._on_new = on_new
-        """Called with each new descendant, and whether it is awaited."""
+    _ledger: Ledger
+    _manifest: Manifest
+    _cases: Casebook
+    _facts: FactLog
+    _pending: PendingAttempts
+    _on_new: Callable[[Descendant, bool], None] = lambda _one, _is_awaited: None
+    """Called with each new descendant, and whether it is awaited."""
+
+    def __post_init__(self) -> None:
         self.wants_search = False
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
-        self._touched: set[str] = set(pending.held)
+        self._touched: set[str] = set(self._pending.held)
         self._tracked: dict[str, set[str]] = {}
         """Descendants that an earlier part of the run has given up, by root: they may go on."""
-        for job in pending.by_task_id.values():
+        for job in self._pending.by_task_id.values():
             if job.child is not None:
                 self._tracked.setdefault(job.root, set()).add(job.task_id)
         # An earlier part of the run may have written down trees that are not complete.
-        self._stored = ledger.descendants.any()
+        self._stored = self._ledger.descendants.any()
 
     # What workers tell
 
