@@ -13,11 +13,11 @@ side can have of a type that only the worker's code has registered with kombu.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery, states
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
@@ -67,19 +67,23 @@ _DECODE_ERRORS: Final = (
 """What a result raises that makes no sense; a store that cannot be reached raises others."""
 
 
-class ResultSource(Protocol):
-    """A store of results. Methods raise whatever the backend's driver raises."""
+class ResultSource:
+    """A store of results; this one has none. Methods raise whatever the backend's driver raises."""
 
-    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+    def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
+        self._backend, self._flaws = backend, flaws
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
         """Give what is stored for these ids, in whatever state."""
+        return {}
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, where there is a way to; not every backend has one."""
 
 
 def open_source(
     app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta] | None = None
-) -> ResultSource:
+) -> ResultSource | DjangoSource:
     """Make the source for the address's result backend, with the app's own settings for it.
 
     ``fetched``: results that can be had once only, by task id; they are kept there until they are
@@ -95,7 +99,7 @@ def open_source(
         backend = result_backend(app, address)
     leave_marks(backend)
     if isinstance(backend, DisabledBackend):
-        return NoSource()
+        return ResultSource(backend, flaws)
     if isinstance(backend, BaseKeyValueStoreBackend):
         return KeyValueSource(backend, flaws)
     if hasattr(backend, "ResultSession"):
@@ -104,23 +108,8 @@ def open_source(
     return DjangoSource(backend, other.read) if is_of_django(backend) else other
 
 
-class NoSource:
-    """Read nothing: the stack has no result backend."""
-
-    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
-        """Give nothing."""
-        return {}
-
-    def close(self) -> None:
-        """Do nothing: nothing is open."""
-
-
-class KeyValueSource:
+class KeyValueSource(ResultSource):
     """Read from Redis and the like, all ids in one MGET, or one by one where a store has none."""
-
-    def __init__(self, backend: BaseKeyValueStoreBackend, flaws: ReadErrors) -> None:
-        self._backend = backend
-        self._flaws = flaws
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored, without what cannot be decoded."""
@@ -164,14 +153,13 @@ class KeyValueSource:
         return meta
 
 
-class DatabaseSource:
+class DatabaseSource(ResultSource):
     """Read from an SQL database, by one query for the final ones among the ids."""
 
     def __init__(self, backend: DatabaseBackend, flaws: ReadErrors) -> None:
         from sqlalchemy import PickleType
 
-        self._backend = backend
-        self._flaws = flaws
+        super().__init__(backend, flaws)
         # Celery before 5.7 pickles all results, whatever the serializer, and SQLAlchemy loads them.
         self._is_loaded = isinstance(backend.task_cls.__table__.c.result.type, PickleType)
 
@@ -221,28 +209,21 @@ class DatabaseSource:
         return row if self._is_loaded else row | {"result": self._backend.decode(row["result"])}
 
 
-class OtherSource:
+class OtherSource(ResultSource):
     """Read from any other backend, by a request for each id, the way all of them have."""
-
-    def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
-        self._get: Callable[..., Meta] = backend.get_task_meta
-        self._flaws = flaws
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored; exceptions come as instances here."""
         found: dict[str, Meta] = {}
         for task_id in task_ids:
             try:
-                found[task_id] = self._get(task_id, cache=False)
+                found[task_id] = self._backend.get_task_meta(task_id, cache=False)
             except _DECODE_ERRORS as error:
                 self._flaws.add_result(task_id, error)
         return found
 
-    def close(self) -> None:
-        """Do nothing: there is no end that every backend has."""
 
-
-class ReplySource:
+class ReplySource(ResultSource):
     """Read results of ``rpc://``: messages on a queue of the run's own, each to be had once.
 
     They are fetched one by one, not consumed, so that no thread but the reading one is bound to
@@ -386,7 +367,7 @@ class ResultReader:
     def __init__(self, address: StackAddress, flaws: ReadErrors | None = None) -> None:
         self._address = address
         self._flaws = ReadErrors() if flaws is None else flaws
-        self._source: ResultSource | None = None
+        self._source: ResultSource | DjangoSource | None = None
         self._fetched: dict[str, Meta] = {}
         """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
 

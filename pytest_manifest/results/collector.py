@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -34,6 +35,7 @@ class AwaitedAttempt(Protocol):
     number: int
 
 
+@dataclass(eq=False)
 class ReceiptCollector:
     """The one reader of a run. Use it from one thread.
 
@@ -41,20 +43,15 @@ class ReceiptCollector:
     with connections of its own, from the last record that it has handed on.
     """
 
-    def __init__(
-        self,
-        stream: StreamReader | None,
-        results: ResultReader,
-        caller: BoundedCaller | None = None,
-        flaws: ReadErrors | None = None,
-    ) -> None:
-        self._flaws = ReadErrors() if flaws is None else flaws
-        self.signatures: ReportSignatures | None = None
-        """What checks reports, where only those count that a trusted worker has signed."""
-        self._stream = stream
-        self._results = results
-        self._caller = caller
-        self._position = None if stream is None else stream.position
+    _stream: StreamReader | None
+    _results: ResultReader
+    _caller: BoundedCaller | None = None
+    flaws: ReadErrors = field(default_factory=ReadErrors)
+    signatures: ReportSignatures | None = None
+    """What checks reports, where only those count that a trusted worker has signed."""
+
+    def __post_init__(self) -> None:
+        self._position = None if self._stream is None else self._stream.position
         self._saw_worker_record = False
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
@@ -90,7 +87,7 @@ class ReceiptCollector:
     @property
     def unreadable_results(self) -> Mapping[str, str]:
         """Return why the stored results of some jobs cannot be read, by task id."""
-        return self._flaws.results
+        return self.flaws.results
 
     def is_intact(self) -> bool | None:
         """Tell whether the store still has what it was given; None where there is no stream.
@@ -190,11 +187,11 @@ class ReceiptCollector:
             try:
                 return worker_receipt(result.receipt)
             except ValueError as error:  # pydantic's is one
-                self._flaws.add(f"the receipt inside the result of {task_id}", error)
+                self.flaws.add(f"the receipt inside the result of {task_id}", error)
         try:
             return backend_receipt(task_id, attempt, result)
         except ValueError as error:
-            self._flaws.add_result(task_id, error)
+            self.flaws.add_result(task_id, error)
             return None
 
     def _add_backend_receipt(self, batch: ReceiptBatch, task_id: str, receipt: Receipt) -> None:
@@ -229,7 +226,7 @@ class ReceiptCollector:
         self._position = batch.position or self._position
         for task_id, fault, receipt in batch.unsigned:
             if receipt.source == "worker":  # a stock result is no lie
-                self._flaws.add(f"an end of {task_id}", fault)
+                self.flaws.add(f"an end of {task_id}", fault)
         self._results.discard(task_id for task_id, _, _ in batch.finals)
         return batch
 
@@ -261,7 +258,7 @@ class ReceiptCollector:
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
                 name = f"one of the records up to {stream.position}"
-                self._flaws.add_record(name, error)
+                self.flaws.add_record(name, error)
         self._saw_worker_record = self._saw_worker_record or bool(records)
         batch.position = stream.position
         return len(records)
@@ -269,20 +266,16 @@ class ReceiptCollector:
 
 def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult) -> Receipt:
     """Make the receipt of a stock worker's job from its Celery result."""
+    same = ("state", "result", "error", "worker", "queue", "finished_at")
     return Receipt(
         run=attempt.run,
         entry=attempt.entry.id,
         attempt=attempt.number,
         task_id=task_id,
         task=attempt.entry.task,
-        state=result.state,
         source="backend",
-        result=result.result,
-        error=result.error,
-        worker=result.worker,
-        queue=result.queue,
+        **{name: getattr(result, name) for name in same},
         retries=result.retries or 0,
-        finished_at=result.finished_at,
         executions=1,
         evidence={} if result.no_json is None else {"result_not_json": result.no_json},
     )

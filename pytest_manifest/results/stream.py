@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -127,6 +127,7 @@ def _translated(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
+@dataclass(eq=False)
 class StreamReader:
     """Read the records of one run in the order in which the store received them.
 
@@ -137,37 +138,34 @@ class StreamReader:
     announced itself after it, so it goes on with the run by another ledger.
     """
 
-    def __init__(
-        self,
-        backend_url: str,
-        key: str,
-        *,
-        position: str = "0",
-        keeps_records: bool = False,
-        flaws: ReadErrors | None = None,
-        opener: Callable[[], Redis] | None = None,
-        session: str = "",
-    ) -> None:
-        self.session, self._is_announced, self.is_overtaken = session, False, False
-        self._url = backend_url
-        self._opener = opener or partial(open_client, backend_url)
-        self._key = key
-        self.position, self._keeps_records = position, keeps_records
-        self._flaws = ReadErrors() if flaws is None else flaws
+    _url: str
+    _key: str
+    _: KW_ONLY
+    position: str = "0"
+    keeps_records: bool = False
+    flaws: ReadErrors = field(default_factory=ReadErrors)
+    opener: Callable[[], Redis] | None = None
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        self._is_announced = self.is_overtaken = False
         self._mark: str | None = None
         self._is_truncated: bool | None = None
         """Whether another reader removed what this one never had; None: not checked yet."""
         self._read_ids: list[str] = []
         """Records that were read and are in the store yet."""
-        self._before, self._trimmed_to = position, "-"
+        self._before, self._trimmed_to = self.position, "-"
         """What lies before this position was read by an earlier reader, and may be there yet."""
-        self._client = self._opener()
+        self._client = self._open()
+
+    def _open(self) -> Redis:
+        return open_client(self._url) if self.opener is None else self.opener()
 
     def renewed(self, position: str) -> StreamReader:
         """Make another reader of the stream from ``position`` on, with its own connection."""
         other = copy(self)
         other.position = other._before = position
-        other._trimmed_to, other._read_ids, other._client = "-", [], self._opener()
+        other._trimmed_to, other._read_ids, other._client = "-", [], self._open()
         return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:
@@ -212,7 +210,7 @@ class StreamReader:
         The mark of the beginning stays. What cannot be taken out now is the next time. Raises
         StackError where the store cannot be reached.
         """
-        if self._keeps_records:
+        if self.keeps_records:
             return
         with self._stack_errors("trimmed in"):
             if not self._read_ids and self._trimmed_to != self._before:
@@ -338,7 +336,7 @@ class StreamReader:
                 self._read_ids.append(self.position)
                 if record is None:
                     # Foreign, or cut short: the job's stored result still gives a verdict.
-                    self._flaws.add_record(
+                    self.flaws.add_record(
                         f"record {self.position} of {self._key}", "it is no JSON object"
                     )
                 else:
