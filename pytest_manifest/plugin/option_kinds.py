@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Generic, Literal, TypeVar, overload
@@ -12,6 +13,7 @@ from typing import ClassVar, Final, Generic, Literal, TypeVar, overload
 import pytest
 
 Value = TypeVar("Value")
+Found = TypeVar("Found")
 
 
 def refusal(written: str, message: str) -> pytest.UsageError:
@@ -43,6 +45,20 @@ class Given:
     def refused(self, message: str) -> pytest.UsageError:
         """Make the error that repeats what was written and says what to write instead."""
         return refusal(self.written, message)
+
+    def need(self, found: Found | None, message: str) -> Found:
+        """Return what was found; raise the error that says what to write where that is nothing."""
+        if not found:
+            raise self.refused(message)
+        return found
+
+    @contextmanager
+    def refusing(self, kind: type[Exception]) -> Iterator[None]:
+        """Raise errors of this kind as one that repeats what was written."""
+        try:
+            yield
+        except kind as error:
+            raise self.refused(str(error)) from error
 
 
 _ATTENDED: Final = ("canary", "max_failed", "budget", "key_limit", "report")

@@ -40,28 +40,20 @@ def broker(given: Given) -> str:
 
     Anything else would be taken for the name of a host, so it is refused.
     """
-    if "://" in given.text or given.text in ("app", "private"):
-        return given.text
-    if not given.text:
-        raise given.refused(
-            "it is empty, like a variable that is not set; give a URL, app or private"
-        )
-    raise given.refused("give a URL like redis://localhost:6379/0, or write app or private")
+    empty = "it is empty, like a variable that is not set; give a URL, app or private"
+    is_one = "://" in given.need(given.text, empty) or given.text in ("app", "private")
+    given.need(is_one, "give a URL like redis://localhost:6379/0, or write app or private")
+    return given.text
 
 
 def file_mode(given: Given) -> int:
     """Return the mode of a file that its owner can read and write, and nobody can execute."""
-    mode = parsed_mode(given.text)
-    if mode is None:
-        raise given.refused(MODE_HINT)
-    return mode
+    return given.need(parsed_mode(given.text), MODE_HINT)
 
 
 def plan_name(given: Given) -> str:
     """Return the name of a plan."""
-    if not given.text:
-        raise given.refused("it is empty; write --manifest-plan=WORKFLOW:MODE")
-    return given.text
+    return given.need(given.text, "it is empty; write --manifest-plan=WORKFLOW:MODE")
 
 
 def path(given: Given) -> Path:
@@ -75,44 +67,39 @@ def positive(given: Given) -> int:
         number = int(given.text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise given.refused("give a whole number from 1")
-    return number
+    return given.need(max(number, 0), "give a whole number from 1")
 
 
 def task_patterns(given: Given) -> tuple[str, ...]:
     """Return names of tasks, or patterns of them, that blanks or commas are between."""
-    patterns = tuple(given.text.replace(",", " ").split())
-    if not patterns:
-        raise given.refused("it names no task; write names or patterns, like 'shop.*'")
-    return patterns
+    return given.need(_words(given), "it names no task; write names or patterns, like 'shop.*'")
+
+
+def _words(given: Given) -> tuple[str, ...]:
+    return tuple(given.text.replace(",", " ").split())
 
 
 def grace(given: Given) -> float:
     """Return seconds, up to a hundred years, from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", given.text.strip())
-    if match is None:
-        raise given.refused("write it like 90s, 30m or 6h")
-    seconds = float(match.group(1)) * _UNITS[match.group(2)]
-    if seconds > _HUNDRED_YEARS:
-        raise given.refused("it is more than a hundred years; write it like 90s, 30m or 6h")
+    match = given.need(re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", given.text.strip()), _LIKE)
+    seconds = float(match[1]) * _UNITS[match[2]]
+    given.need(seconds <= _HUNDRED_YEARS, f"it is more than a hundred years; {_LIKE}")
     return seconds
+
+
+_LIKE: Final = "write it like 90s, 30m or 6h"
 
 
 def deadline(given: Given) -> float:
     """Return seconds as :func:`grace` does, but more than 0."""
-    seconds = grace(given)
-    if seconds <= 0:
-        raise given.refused("write it like 90s, 30m or 6h")
-    return seconds
+    return given.need(grace(given), _LIKE)
 
 
 def amount(given: Given) -> float:
     """Return a cost: a number from 0."""
     valid = re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]?\d+)?\s*", given.text)
     number = float(given.text) if valid else math.inf
-    if not math.isfinite(number):
-        raise given.refused("give a number from 0, like 5 or 2.50")
+    given.need(math.isfinite(number), "give a number from 0, like 5 or 2.50")
     return number
 
 
@@ -130,10 +117,9 @@ def aggregate(given: Given) -> GroupRule:
     """Return how entries are put together into one test."""
     from pytest_manifest.manifest.partition import GroupRule
 
-    match = re.fullmatch(r"task|chunk:([0-9]{1,9})", given.text)
-    if match is None or (match[1] is not None and int(match[1]) < 1):
-        raise given.refused("write task, or chunk:1000 for so many entries each")
-    return GroupRule(None if match[1] is None else int(match[1]))
+    match = re.fullmatch(r"task|chunk:(?=0*[1-9])([0-9]{1,9})", given.text)
+    size = given.need(match, "write task, or chunk:1000 for so many entries each")[1]
+    return GroupRule(None if size is None else int(size))
 
 
 def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
@@ -141,8 +127,8 @@ def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
     found: dict[str, Path] = {}
     for one in given:
         path = _overwritten(one)
-        if found.setdefault(path.suffix.lower(), path) != path:
-            raise one.refused(f"another {path.suffix} is named as well; keep one")
+        is_first = found.setdefault(path.suffix.lower(), path) == path
+        one.need(is_first, f"another {path.suffix} is named as well; keep one")
     return found
 
 
@@ -157,23 +143,18 @@ def _overwritten(given: Given) -> Path:
     Raises pytest.UsageError where its ending is none of a report's, so that a typing error
     overwrites no manifest and no source file.
     """
-    if not given.text:
-        raise given.refused("it is empty; name a file, like run.html")
-    if given.path.is_dir():
-        raise given.refused("it is a folder; name a file in it, like run.html")
-    if given.path.suffix.lower() not in (PAGE, MARKDOWN, SUMMARY):
-        raise given.refused(
-            f"the file is written over, so its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
-        )
+    given.need(given.text, "it is empty; name a file, like run.html")
+    given.need(not given.path.is_dir(), "it is a folder; name a file in it, like run.html")
+    endings = f"its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
+    is_report = given.path.suffix.lower() in (PAGE, MARKDOWN, SUMMARY)
+    given.need(is_report, f"the file is written over, so {endings}")
     return given.path
 
 
 def issue_link(given: Given) -> str:
     """Return the address of an issue, with ``{}`` in place of its name."""
-    if "{}" not in given.text:
-        raise given.refused(
-            "write {} where an issue's name belongs, like https://tracker.example.com/browse/{}"
-        )
+    like = "write {} where an issue's name belongs, like https://tracker.example.com/browse/{}"
+    given.need("{}" in given.text, like)
     return given.text
 
 
@@ -194,10 +175,8 @@ _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRIT
 
 def log_level(given: Given) -> str:
     """Return the level in capital letters."""
-    found = given.text.upper()
-    if found not in _LEVELS:
-        raise given.refused("write DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    return found
+    given.need(given.text.upper() in _LEVELS, "write DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return given.text.upper()
 
 
 interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
@@ -213,10 +192,8 @@ def shard(given: Given) -> Shard:
     from pytest_manifest.manifest import Shard
 
     part, at, run = given.text.partition("@")
-    try:
+    with given.refusing(ValueError):
         found = Shard.parse(part)
-    except ValueError as error:
-        raise given.refused(str(error)) from error
     if not at:
         return found
     from pytest_manifest.plugin.coordination import joined
@@ -231,18 +208,14 @@ def _balance(given: Given, run: str) -> Balance:
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.manifest.partition import Balance
 
-    path = _ledger_of(given, run)
-    if path is None:
-        raise given.refused(
-            f"there is no run {run!r}, and no such file; after the @ give the id of an earlier run "
-            "(not 'last'), or the file of its ledger"
-        )
-    try:
-        with Ledger.open(path) as ledger:
-            seconds = dict(ledger.queries.runtimes())
-            return Balance.of(ledger.info.read().run, seconds)
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
+    path = given.need(
+        _ledger_of(given, run),
+        f"there is no run {run!r}, and no such file; after the @ give the id of an earlier run "
+        "(not 'last'), or the file of its ledger",
+    )
+    with given.refusing(LedgerError), Ledger.open(path) as ledger:
+        seconds = dict(ledger.queries.runtimes())
+        return Balance.of(ledger.info.read().run, seconds)
 
 
 def _ledger_of(given: Given, run: str) -> Path | None:
@@ -251,19 +224,16 @@ def _ledger_of(given: Given, run: str) -> Path | None:
 
     if given.beside(run).is_file():
         return given.beside(run)
-    try:
-        runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
+    runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
+    with given.refusing(LedgerError):
         return find_ledger(runs.resolve(), run)
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
 
 
 def run_name(given: Given) -> str:
     """Return the id of a run: it is looked for in the ledgers' folder, and nowhere else."""
     from pytest_manifest.schema.fields import RULE, is_identifier
 
-    if not is_identifier(given.text):
-        raise given.refused(f"{RULE}; name a run by its id")
+    given.need(is_identifier(given.text), f"{RULE}; name a run by its id")
     return given.text
 
 
@@ -284,16 +254,13 @@ def _readable_ledger(given: Given, words: str) -> Path:
     """Return the ledger that is named; ``words``: what may be given instead."""
     from pytest_manifest.ledger import Ledger
 
-    found = _ledger_of(given, given.text)
-    if found is None:
-        raise given.refused(
-            "there is no such run, and no such file; give a run's id, the file of its ledger, or "
-            f"{words}"
-        )
-    try:
+    found = given.need(
+        _ledger_of(given, given.text),
+        "there is no such run, and no such file; give a run's id, the file of its ledger, or "
+        f"{words}",
+    )
+    with given.refusing(LedgerError):
         Ledger.open(found).close()
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
     return found
 
 
@@ -307,10 +274,8 @@ def plan_options(given: Sequence[Given]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for one in given:
         name, equals, value = one.text.partition("=")
-        if not (name and equals):
-            raise one.refused("write it as NAME=VALUE")
-        if name in found:
-            raise one.refused(f"{name} was given twice")
+        one.need(name and equals, "write it as NAME=VALUE")
+        one.need(name not in found, f"{name} was given twice")
         found[name] = value
     return found
 
@@ -351,20 +316,17 @@ def secret_names(given: Given) -> tuple[str, ...]:
     """Return names, and names with an exclamation mark, that blanks or commas are between."""
     from pytest_manifest.redaction.names import parse_names
 
-    words = tuple(given.text.replace(",", " ").split())
-    try:
-        parse_names(words)
-    except ValueError as error:
-        raise given.refused(str(error)) from error
-    return words
+    with given.refusing(ValueError):
+        parse_names(_words(given))
+    return _words(given)
 
 
 def risks(given: Given) -> tuple[str, ...]:
     """Return the risks with which a run is sent all the same."""
-    words = tuple(given.text.replace(",", " ").split())
-    if unknown := [word for word in words if word != "redelivery"]:
-        raise given.refused(f"{unknown[0]!r} is no risk that can be accepted; write redelivery")
-    return words
+    for word in _words(given):
+        is_one = word == "redelivery"
+        given.need(is_one, f"{word!r} is no risk that can be accepted; write redelivery")
+    return _words(given)
 
 
 # As ``KEY_NAME`` of manifests, whose module would load pydantic here.
@@ -376,21 +338,12 @@ def key_limits(given: Sequence[Given]) -> Mapping[str, int]:
     """Return the limits of keys by their names."""
     found: dict[str, int] = {}
     for one in given:
-        name, most = _limit(one)
-        if name in found:
-            raise one.refused(f"the key {name!r} was limited twice; keep one")
-        found[name] = most
-    return found
-
-
-def _limit(given: Given) -> tuple[str, int]:
-    match = _LIMIT.fullmatch(given.text.strip())
-    if match is None:
-        raise given.refused(
+        name, number = one.need(
+            _LIMIT.fullmatch(one.text.strip()),
             "write it as NAME=N, like tenant=5: of each value of the entries' key 'tenant' at most "
-            "five jobs are in flight"
-        )
-    name, number = match[1], match[2]
-    if not _NUMBER.fullmatch(number):
-        raise given.refused(f"give a whole number from 1, like {name}=5")
-    return name, int(number)
+            "five jobs are in flight",
+        ).groups()
+        one.need(_NUMBER.fullmatch(number), f"give a whole number from 1, like {name}=5")
+        one.need(name not in found, f"the key {name!r} was limited twice; keep one")
+        found[name] = int(number)
+    return found
