@@ -348,7 +348,6 @@ class Raised(Otherwise):
 class Died(Otherwise):
     """``Died``, as its worker reports, which has seen the process end."""
 
-    sent_again = True
     says = "The process that ran the task{where} died before the task ended{why}"
     then = f"look at the worker's log and for a lack of memory, then {RESEND}"
 

@@ -106,18 +106,12 @@ class NeverSent(Unsent):
 # Time is over, or the run
 
 
-class Inferred(Problem):
-    """Base of what is found where no report is."""
-
-    inferred = True
-
-
 _HOLDER: Final = (
     "[; {holder} had taken it and answers no more: --manifest-resume --manifest-repair helps]"
 )
 
 
-class DeadlineOver(Inferred):
+class DeadlineOver(Problem):
     """``whose`` is "its", or "the" of a descendant; ``holder``: who has it and is silent."""
 
     limit: float
@@ -126,13 +120,13 @@ class DeadlineOver(Inferred):
     says = "{whose} deadline of {limit:g} s from dispatch is over" + _HOLDER
 
 
-class TimeoutOver(Inferred):
+class TimeoutOver(Problem):
     limit: float
     holder: str = ""
     says = "it ran longer than its timeout of {limit:g} s and its worker sent no receipt" + _HOLDER
 
 
-class RunOver(Inferred):
+class RunOver(Problem):
     """Base of what ends a run before its work.
 
     ``unread``: why there was no last look; ``unsent``: the job had not been sent; ``holder``: who
@@ -226,11 +220,11 @@ class RunGaveUp(RunOver):
     says = "the run gave up: {error}"
 
 
-class StoppedBeforeStart(Inferred):
+class StoppedBeforeStart(Problem):
     says = "the run was stopped before a worker had begun it"
 
 
-class StoppedBetweenTries(Inferred):
+class StoppedBetweenTries(Problem):
     says = "the run was stopped after a try of it, while it waited for the next one"
 
 
@@ -247,36 +241,30 @@ class RecalledByLimit(Problem):
 # Missing
 
 
-class Silent(Inferred):
-    """Base of what is found where nobody reports how the job ended: it may be sent again."""
-
-    sent_again = True
-
-
-class PastLifetime(Silent):
+class PastLifetime(Problem):
     """The lifetime of receipts, which is over; ``where``: in which store, if that is said."""
 
     where: str = ""
     says = "a receipt may have been, and be past its lifetime[ in {where}]"
 
 
-class StoreEmptied(Silent):
+class StoreEmptied(Problem):
     says = "the broker or the result store was emptied, or lost what it held, while it was out"
 
 
-class StoreEmptiedEarlier(Silent):
+class StoreEmptiedEarlier(Problem):
     says = (
         "the result store was emptied, or lost what it held, in this run, maybe what it held of "
         "this"
     )
 
 
-class OtherBroker(Silent):
+class OtherBroker(Problem):
     broker: str
     says = "this run's jobs were sent to another broker, {broker}"
 
 
-class Elsewhere(Silent):
+class Elsewhere(Problem):
     broker: str
     says = "it was sent to another broker than the run's, {broker}, where it cannot be looked for"
 
@@ -286,7 +274,7 @@ _STORES: Final = (
 )
 
 
-class StartUnreported(Silent):
+class StartUnreported(Problem):
     """``store``: where results were looked for; ``own``: that of the app, where it is another."""
 
     store: str = ""
@@ -297,7 +285,7 @@ class StartUnreported(Silent):
     )
 
 
-class NeverBegun(Silent):
+class NeverBegun(Problem):
     """``store``: where results were looked for; ``own``: that of the app, where it is another."""
 
     store: str = ""
@@ -305,7 +293,7 @@ class NeverBegun(Silent):
     says = "no worker has begun it" + _STORES
 
 
-class LostInFlight(Silent):
+class LostInFlight(Problem):
     worker: str | None
     says = "started on {worker}, which has it no more"
     what = "The job was lost in flight"
@@ -335,7 +323,7 @@ _UNCONFIRMED: Final = (
 )
 
 
-class ProcessGone(Silent):
+class ProcessGone(Problem):
     """``worker``: or its host."""
 
     worker: str | None
@@ -343,7 +331,7 @@ class ProcessGone(Silent):
     says = "process {pid} of {worker}, which had begun it, is gone"
 
 
-class ProcessEnded(Silent):
+class ProcessEnded(Problem):
     """The end of the process, as its worker's parent has seen it."""
 
     worker: str | None
@@ -359,12 +347,12 @@ class ProcessEndedUnconfirmed(ProcessEnded):
     says = ProcessEnded.says + _UNCONFIRMED
 
 
-class Unreadable(Silent):
+class Unreadable(Problem):
     why: str
     says = "something is stored for it that cannot be read here: {why}"
 
 
-class Left(Silent):
+class Left(Problem):
     """A job that a resumed run leaves, ``because`` of its rules; ``why``: what is known of it."""
 
     because: str

@@ -70,15 +70,11 @@ def worded(template: str, values: Mapping[str, object]) -> str:
 class Reason:
     """Base of all reasons: a subclass is a code, and its annotated attributes are the fields.
 
-    ``rule``: which of :data:`RULES` it is a finding by. ``inferred``: nobody has reported it, so
-    that a later report knows better. ``sent_again``: the
-    job's own end is not known, or it died, so that an entry which allows it is sent once more.
+    ``rule``: which of :data:`RULES` it is a finding by.
     """
 
     code: ClassVar[str] = ""
     rule: ClassVar[str] = "E"
-    inferred: ClassVar[bool] = False
-    sent_again: ClassVar[bool] = False
     by_code: ClassVar[dict[str, type[Reason]]] = {}
     _defaults: ClassVar[dict[str, object]] = {}
     _needed: ClassVar[Set[str]] = frozenset()

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.reasons import Problem, Reason, read_reason, reason_of, worded
+from pytest_manifest.verdict.reasons import Problem, read_reason, reason_of, worded
 from tests.verdicts import evaluate
 
 GONE = problems.ProcessGone(worker="w@h", pid=77)
@@ -61,14 +61,6 @@ def test_what_the_entry_expects_is_said() -> None:
     assert "named 'jobs.a'" in problems.UnknownTask().of(entry, "unknown_task").sentence(
         "unknown_task"
     )
-
-
-@pytest.mark.parametrize(
-    "code", [name for name in Reason.by_code if name not in ("reason", "problem")]
-)
-def test_what_is_sent_again_was_inferred_or_had_died(code: str) -> None:
-    one = Reason.by_code[code]
-    assert one.inferred or not one.sent_again or code == "died"
 
 
 @pytest.mark.parametrize("secret", ["correct-horse-battery", "retry"])

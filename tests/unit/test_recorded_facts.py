@@ -267,7 +267,7 @@ def test_an_end_that_counts_since_a_search_is_no_second_one() -> None:
 def test_what_cannot_be_read_is_kept_before_the_verdict() -> None:
     with rig(Plan((entry(),))) as made:
         made.step()
-        made.collector._flaws.add_result(made.task_id("a"), "no JSON")
+        made.collector.flaws.add_result(made.task_id("a"), "no JSON")
         made.world.take(first(made), vanishes=True)
         made.run(15)
         assert made.kinds() == {"a": "unknown"}

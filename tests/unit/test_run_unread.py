@@ -22,7 +22,7 @@ TASK_ID = f"{run8(RUN)}-1"
 
 
 def leave_unreadable(made: Rig) -> None:
-    made.collector._flaws.add_result(made.task_id("a"), WHY)
+    made.collector.flaws.add_result(made.task_id("a"), WHY)
 
 
 def sentence(made: Rig) -> str:
