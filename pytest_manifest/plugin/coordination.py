@@ -39,8 +39,11 @@ class Collection:
 
 
 class KnownRuns(NamedTuple):
-    """What reads the verdicts of a session's runs: their ledgers, by manifest; worker processes
-    that answered before dispatch, None where none did; whether the stack was started for them."""
+    """Name the ledgers of a session's runs, by manifest, and say what is known of their stack.
+
+    ``workers``: processes that answered before dispatch, None where none did; ``owned``: the stack
+    was started for these runs.
+    """
 
     ledgers: Mapping[Path, Path]
     workers: int | None
