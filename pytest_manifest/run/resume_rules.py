@@ -69,15 +69,15 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
         later = decide(entry, replace(state, location=None), unsafe=unsafe)
         sends = later.action == "send"
         return Decision(entry.id, "wait", _TREE_GOES_ON, later.unsafe and sends, sends)
-    reason = _why(state)
-    if state.location in UNDER_WAY and not unsafe:  # turned away, and there all the same
+    reason, is_there = _why(state), state.location in UNDER_WAY
+    if is_there and not unsafe:  # turned away, and there all the same
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     risky = state.may_have_started and not entry.idempotent
     if risky and not unsafe:
         did = "has run" if state.status == "failed" else "may have run"
         reason = f"{reason}; it {did} and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
-    return Decision(entry.id, "send", reason, unsafe=risky)
+    return Decision(entry.id, "send", reason, unsafe=risky or is_there)
 
 
 _WHERE: Mapping[Location, str] = {

@@ -136,9 +136,12 @@ def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None
         decision = decide(one, queued, unsafe=False)
         assert (decision.action, decision.unsafe) == ("leave", True)
         assert decision.reason == "revoked, but its message is there twice"
-        assert decide(one, queued, unsafe=True).action == "send"
+        insisted = decide(one, queued, unsafe=True)
+        assert (insisted.action, insisted.unsafe) == ("send", True)
     gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
-    assert decide(ONCE, gone, unsafe=False).action == "send"
+    for unsafe in (False, True):
+        decision = decide(ONCE, gone, unsafe=unsafe)
+        assert (decision.action, decision.unsafe) == ("send", False)
 
 
 def test_a_start_and_an_end_that_come_late_together_are_one_correction() -> None:
