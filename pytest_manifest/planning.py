@@ -18,9 +18,9 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Annotated, get_type_hints
+from typing import get_type_hints
 
-from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pytest_manifest.errors import PlanError, no_access
 from pytest_manifest.manifest import Manifest, dump_entry, read_manifest
@@ -142,11 +142,10 @@ def _hints(spec: PlanSpec) -> dict[str, object]:
 
 
 def _convert(spec: PlanSpec, name: str, hint: object, value: JsonValue) -> object:
-    def unquote(raw: object) -> object:
-        return None if isinstance(raw, str) and raw.lower() in {"none", "null"} else raw
-
-    annotated = Annotated[hint, BeforeValidator(unquote)] if _allows_none(hint) else hint
-    adapter: TypeAdapter[object] = TypeAdapter(annotated)  # type: ignore[arg-type]  # a type known at run time
+    is_none = isinstance(value, str) and value.lower() in {"none", "null"}
+    if is_none and type(None) in getattr(hint, "__args__", ()):
+        value = None
+    adapter: TypeAdapter[object] = TypeAdapter(hint)  # type: ignore[arg-type]  # a type known at run time
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -154,10 +153,6 @@ def _convert(spec: PlanSpec, name: str, hint: object, value: JsonValue) -> objec
         raise PlanError(
             f"plan {spec.name}: option {name}={value!r} is not valid: {reason}"
         ) from None
-
-
-def _allows_none(hint: object) -> bool:
-    return type(None) in getattr(hint, "__args__", ())
 
 
 class PlanBuilder:

@@ -27,10 +27,7 @@ from pytest_manifest.errors import SigningError
 from pytest_manifest.files import file_sha256, new_file
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric import ed25519
     from pydantic import JsonValue
 
 
@@ -54,7 +51,7 @@ NO_LIBRARY: Final = (
 class Signer:
     """A private key; ``key_id`` is the SHA-256 of its public key (DER), in hex."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: ed25519.Ed25519PrivateKey) -> None:
         self._key = key
         self.sign: Final[Callable[[bytes], bytes]] = key.sign
         self.key_id: Final = _key_id(key.public_key())
@@ -67,7 +64,7 @@ class Signer:
 class Verifier:
     """Public keys, any of which may have made a signature."""
 
-    def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
+    def __init__(self, keys: Iterable[ed25519.Ed25519PublicKey]) -> None:
         self._keys = {_key_id(key): key for key in keys}
 
     @property
@@ -94,16 +91,19 @@ class Verifier:
 def generate() -> tuple[bytes, str]:
     """Make a key; return the private one and the public one, as PEM."""
     _require_library()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric import ed25519
 
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem, pkcs8 = forms.Encoding.PEM, forms.PrivateFormat.PKCS8
+    private = key.private_bytes(pem, pkcs8, forms.NoEncryption())
     return private, _public_pem(key.public_key())
+
+
+def is_there(path: Path) -> SigningError:
+    """Return the error that says that a key's file is there."""
+    said = "is there already, and a key is never overwritten; name another file"
+    return SigningError(f"{path}: {said}")
 
 
 def write_key(path: Path, pem: bytes, mode: int) -> None:
@@ -115,9 +115,7 @@ def write_key(path: Path, pem: bytes, mode: int) -> None:
         with new_file(path, mode) as file:
             file.write(pem)
     except FileExistsError:
-        raise SigningError(
-            f"{path}: is there already, and a key is never overwritten; name another file"
-        ) from None
+        raise is_there(path) from None
     except OSError as error:
         raise SigningError(
             f"{path}: cannot be written ({error.strerror}); name a file in a folder that you can "
@@ -131,7 +129,7 @@ def read_signer(told: str, origin: str) -> Signer:
     ``origin``: the variable or option that names it. Raises SigningError, without the key's text.
     """
     _require_library()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric import ed25519
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     text, place = _text_of(told, origin, is_private=True)
@@ -139,7 +137,7 @@ def read_signer(told: str, origin: str) -> Signer:
         key = load_pem_private_key(text, None)
     except Exception:  # a password is wanted, or it lacks the algorithm
         key = None
-    if not isinstance(key, Ed25519PrivateKey):
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise SigningError(
             f"{place}: holds no private Ed25519 key without a password, as PEM; make one with "
             "'manifest keygen'"
@@ -153,17 +151,17 @@ def read_verifier(told: str, origin: str) -> Verifier:
     ``origin`` as of :func:`read_signer`. Raises SigningError.
     """
     _require_library()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric import ed25519
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     text, place = _text_of(told, origin, is_private=False)
-    keys: list[Ed25519PublicKey] = []
+    keys: list[ed25519.Ed25519PublicKey] = []
     for block in text.decode("ascii", "replace").split(_END)[:-1]:
         try:
             key = load_pem_public_key((block[block.rfind(_PEM) :] + _END + "\n").encode())
         except Exception:
             key = None
-        if not isinstance(key, Ed25519PublicKey):
+        if not isinstance(key, ed25519.Ed25519PublicKey):
             keys.clear()
             break
         keys.append(key)
@@ -211,13 +209,13 @@ def _require_library() -> None:
         raise SigningError(NO_LIBRARY) from error
 
 
-def _public_pem(key: Ed25519PublicKey) -> str:
+def _public_pem(key: ed25519.Ed25519PublicKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def _key_id(key: Ed25519PublicKey) -> str:
+def _key_id(key: ed25519.Ed25519PublicKey) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic import JsonValue
 
 from pytest_manifest import signing
 from pytest_manifest.cli import FOUND, arguments
@@ -33,9 +32,7 @@ def keygen(
     if public == file:
         raise SigningError(f"{file}: the public key would be in the same file; name another one")
     if public.exists():
-        raise SigningError(
-            f"{public}: is there already, and a key is never overwritten; name another file"
-        )
+        raise signing.is_there(public)
     private_pem, public_pem = signing.generate()
     signing.write_key(file, private_pem, 0o600)
     signing.write_key(public, public_pem.encode(), 0o644)
@@ -71,14 +68,14 @@ def sign(
         key = KEY  # as keygen names it
     signer = signing.read_signer(*_source(key, signing.SIGNING_KEY_VARIABLE, "a private key"))
     orders_to_sign = [check_manifest(path) for path in files]  # none where one is faulty
-    signed = [
-        (order.path, signing.sign_order(order.path, order.entries, order.sha256, signer))
+    signed = {
+        str(order.path): signing.sign_order(order.path, order.entries, order.sha256, signer)
         for order in orders_to_sign
-    ]
+    }
     found: list[JsonValue] = [
-        {"file": str(file), "signature": str(place)} for file, place in signed
+        {"file": file, "signature": str(place)} for file, place in signed.items()
     ]
-    lines = [f"{place}: signed with the key {signer.key_id[:16]}" for _, place in signed]
+    lines = [f"{place}: signed with the key {signer.key_id[:16]}" for place in signed.values()]
     answer({"key_id": signer.key_id, "signed": found}, lines, json=json)
 
 
