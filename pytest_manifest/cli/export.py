@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from pydantic import JsonValue
@@ -24,11 +24,7 @@ from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
-from pytest_manifest.text import short_path
 from pytest_manifest.verdict.explanation import failed_of, number_of
-
-if TYPE_CHECKING:
-    from pytest_manifest.schema.summary import RunSummary
 
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
@@ -118,39 +114,29 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
     return row
 
 
-def _summary(run: StoredRun, take: Callable[[EntryRecord], object] | None = None) -> RunSummary:
-    from pytest_manifest.reporting.summary import make_summary
-
-    with run.records() as records:
-        return make_summary(run, records, Path.cwd(), take=take)
-
-
 def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.summary import SummaryWriter
+    from pytest_manifest.reporting.summary import SummaryWriter, make_summary
 
     with SummaryWriter() as writer:
-        writer.finish(_summary(run, writer.add))
+        writer.finish(make_summary(run, Path.cwd(), take=writer.add))
         writer.write(path, mode)
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
     from pytest_manifest.reporting.markdown import Links, markdown
+    from pytest_manifest.reporting.summary import make_summary
 
-    text = markdown(run, _summary(run), Links(home), Path.cwd())
+    text = markdown(run, make_summary(run, Path.cwd()), Links(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.next_step import RunAgain, worker_logs
-    from pytest_manifest.reporting.run_page.columns import trees_of
-    from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+    from pytest_manifest.reporting.run_page.page import PageMetadata, write_page_of
+    from pytest_manifest.reporting.summary import make_summary
 
-    again, found = RunAgain(short_path(run.manifest.path, Path.cwd())), _summary(run)
-    logs = list(worker_logs(run, path.parent))
-    with run.read() as ledger, run.records() as records:
-        metadata = PageMetadata(found, trees=trees_of(ledger), again=again, logs=logs)
-        write_page(path, metadata, records, mode)
+    about = PageMetadata(make_summary(run, Path.cwd()))
+    write_page_of(run, path, about, Path.cwd(), mode)
 
 
 _WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path, int], None]]] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from pydantic import JsonValue
 
 from pytest_manifest import signing
 from pytest_manifest.cli import FOUND, arguments

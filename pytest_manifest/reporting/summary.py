@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,32 +53,29 @@ def summary_of(
     known = config.stash.setdefault(_SUMMARIES, {})
     if take is not None or run.ledger_path not in known:
         report = config.stash[run_report.REPORT_KEY]
-        with records_of(run) as records:
-            found = _compared(run, report)
-            known[run.ledger_path] = make_summary(run, records, report.options.root, found, take)
+        found = _compared(run, report)
+        known[run.ledger_path] = make_summary(run, report.options.root, found, take)
     return known[run.ledger_path]
 
 
 def make_summary(
     run: ReportedRun,
-    records: Iterable[EntryRecord],
     root: Path,
     comparison: schema.SummaryComparison | None = None,
     take: Callable[[EntryRecord], object] | None = None,
 ) -> schema.RunSummary:
-    """Make the summary of a run in one pass over its records. Raises LedgerError."""
+    """Make the summary of a run in one pass over its records. Raises ManifestError, LedgerError."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.descendants import read_trees
 
-    def noted() -> Iterator[EntryRecord]:
-        for record in records:
-            if take is not None:
-                take(record)
-            yield record
+    def noted(record: EntryRecord) -> EntryRecord:
+        if take is not None:
+            take(record)
+        return record
 
-    with run.read() as ledger:
+    with records_of(run) as records, run.read() as ledger:
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        found = statistics(noted(), run.info, parts, tree_end, read_trees(ledger))
+        found = statistics(map(noted, records), run.info, parts, tree_end, read_trees(ledger))
         budget = ledger.info.get_meta(BUDGET)
         return schema.RunSummary(
             run=_run(run, ledger, root),
@@ -106,7 +103,7 @@ class RunEntries:
 
 
 @contextmanager
-def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
+def records_of(run: ReportedRun) -> Iterator[Iterator[EntryRecord]]:
     """Open the run's records. Raises ManifestError or LedgerError."""
     from pytest_manifest.analysis.reading import read_records
 
@@ -114,7 +111,7 @@ def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
         yield records
 
 
-def _readable(run: Run) -> Manifest:
+def _readable(run: ReportedRun) -> Manifest:
     """Return the run's manifest, its own copy if the file has changed.
 
     Raises ManifestError if there is no copy.

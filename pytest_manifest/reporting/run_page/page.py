@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
-from pytest_manifest.reporting.run_report import RunReport, add_artifact
+from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
 from pytest_manifest.reporting.summary import compare_with_last, records_of, summary_of
 from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.schema.summary import RunSummary, SummaryComparison
@@ -249,14 +249,25 @@ def write_run_page(report: RunReport, run: Run) -> None:
         if report.options.compare is None:
             with suppress(ManifestToolError):
                 comparison = compare_with_last(run, report)
-        name = short_path(run.manifest.path, report.options.root)
-        again = RunAgain(name, report.options.stack_arguments)
-        logs = list(worker_logs(run, path.parent))
-        with run.read() as ledger, records_of(run) as records:
-            trees = trees_of(ledger)
-            metadata = PageMetadata(found, comparison, trees, sections, again, logs)
-            write_page(path, metadata, records, report.options.report_mode)
+        about = PageMetadata(found, comparison, sections=sections)
+        options = report.options
+        write_page_of(run, path, about, options.root, options.report_mode, options.stack_arguments)
         add_artifact(report.config, "page", path, run.info.run)
+
+
+def write_page_of(
+    run: ReportedRun, path: Path, about: PageMetadata, root: Path, mode: int, arguments: str = ""
+) -> None:
+    """Write the page of a run, whose manifest is typed as seen from ``root``.
+
+    ``arguments``: what the command that runs an entry again needs beside. Raises OSError,
+    ManifestError or LedgerError.
+    """
+    again = RunAgain(short_path(run.manifest.path, root), arguments)
+    logs = list(worker_logs(run, path.parent))
+    with run.read() as ledger, records_of(run) as records:
+        trees = trees_of(ledger)
+        write_page(path, replace(about, trees=trees, again=again, logs=logs), records, mode)
 
 
 def _sections(report: RunReport, run: Run) -> list[dict[str, object]]:
