@@ -77,37 +77,36 @@ _LONGEST_CUT: Final = 300
 _FOLDED: Final = re.compile("[\u0130\u0131\u017f\u212a]")
 """Letters that a pattern which ignores case takes for i, s and k."""
 
-_TOKENS: Final = (
-    r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}",  # AWS
-    r"eyJ[\w-]{8,}(?:\.[\w=-]*){1,4}",  # JSON Web Token, signed or encrypted
-    r"gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}",
-    r"gl(?:pat|dt|ft|soat|rt|cbt|ptt|imt|agent|oas)-[\w-]{20,}|GR1348941[\w-]{20,}",  # GitLab
-    r"xox[a-z](?:\.xox[a-z])?-[\w-]{10,}|xapp-[\w-]{10,}",  # Slack
-    r"hooks\.slack\.com/(?:services|workflows)/[\w/+-]{10,}",
-    r"AIza[\w-]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}",  # Google
-    r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
-    r"\bsk-[\w-]{20,}",  # OpenAI, Anthropic and others that follow them
-    r"SG\.[\w-]{16,}\.[\w-]{16,}",  # SendGrid
-    r"npm_[A-Za-z0-9]{30,}",
-    r"pypi-AgE[\w-]{50,}",
-    r"sq0[a-z]{3}-[\w-]{20,}",  # Square
-    r"\bAKC[A-Za-z0-9]{10,}",  # Artifactory
+_TOKENS: Final = {
+    "A3T,ABIA,ACCA,AKIA,ASIA": r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}",  # AWS
+    "eyJ": r"eyJ[\w-]{8,}(?:\.[\w=-]*){1,4}",  # JSON Web Token, signed or encrypted
+    "ghp_,gho_,ghu_,ghs_,ghr_": r"gh[pousr]_[A-Za-z0-9]{20,}",
+    "github_pat_": r"github_pat_\w{20,}",
+    "glpat-,gldt-,glft-,glsoat-,glrt-,glcbt-,glptt-,glimt-,glagent-,gloas-": (
+        r"gl(?:pat|dt|ft|soat|rt|cbt|ptt|imt|agent|oas)-[\w-]{20,}"
+    ),
+    "GR1348941": r"GR1348941[\w-]{20,}",  # GitLab, too
+    "xox,xapp-": r"xox[a-z](?:\.xox[a-z])?-[\w-]{10,}|xapp-[\w-]{10,}",  # Slack
+    "hooks.slack": r"hooks\.slack\.com/(?:services|workflows)/[\w/+-]{10,}",
+    "AIza,GOCSPX-,ya29.": r"AIza[\w-]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}",  # Google
+    "k_live_,k_test_": r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
+    "sk-": r"\bsk-[\w-]{20,}",  # OpenAI, Anthropic and others that follow them
+    "SG.": r"SG\.[\w-]{16,}\.[\w-]{16,}",  # SendGrid
+    "npm_": r"npm_[A-Za-z0-9]{30,}",
+    "pypi-": r"pypi-AgE[\w-]{50,}",
+    "sq0": r"sq0[a-z]{3}-[\w-]{20,}",  # Square
+    "AKC": r"\bAKC[A-Za-z0-9]{10,}",  # Artifactory
     # The body of a key up to its end, whatever is put before its lines, or, where the text is cut,
     # as long as it looks like one, with line ends as they are or escaped.
-    (
+    "PRIVATE KEY": (
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         r"(?:(?:(?!-----)[\s\S]){0,20000}-----END [A-Z0-9 ]{0,50}-----"
         r"|(?:(?!-----END)(?:[A-Za-z0-9+/=:,.\s-]|\\+[nr]))*)"
     ),
-    r"PuTTY-User-Key-File-\d[^\0]*",
-)
-_TOKEN_SIGNS: Final = (
-    *("A3T", "ABIA", "ACCA", "AKIA", "ASIA", "eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
-    *("github_pat_", "GR1348941", "xox", "xapp-", "hooks.slack", "AIza", "GOCSPX-", "ya29."),
-    *("k_live_", "k_test_", "sk-", "SG.", "npm_", "pypi-", "sq0", "AKC", "PRIVATE KEY"),
-    *("PuTTY-", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "glcbt-", "glptt-", "glimt-"),
-    *("glagent-", "gloas-"),
-)
+    "PuTTY-": r"PuTTY-User-Key-File-\d[^\0]*",
+}
+"""Forms of tokens by their signs: each text with a token has one of these in it."""
+_TOKEN_SIGNS: Final = tuple(",".join(_TOKENS).split(","))
 
 
 @lru_cache(maxsize=1)
@@ -116,7 +115,7 @@ def _by_form() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     return (
         re.compile(_URL),
         re.compile(_BEARER, re.IGNORECASE),
-        re.compile("|".join(_TOKENS)),
+        re.compile("|".join(_TOKENS.values())),
     )
 
 

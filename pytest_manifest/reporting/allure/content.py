@@ -29,10 +29,8 @@ def description(
     ``doc``: the test's own Markdown, which comes first; ``documents``: Markdown that comes last.
     """
     last = one is None or one is record.last
-    if one is None or last:
-        status = record.kind
-        sentence = None if record.verdict is None else record.verdict.sentence
-    else:
+    status, sentence = record.kind, record.sentence
+    if one is not None and not last:
         status, sentence = one.kind, one.sentence
     paragraphs = [verbatim(_call(record.entry))]
     if doc:

@@ -204,10 +204,13 @@ def _started(one: AttemptRecord) -> Json:
         "retries": one.retries,
         "redelivered": "yes" if one.redelivered else 0,
     }
-    parameters = [{"name": name, "value": str(value)} for name, value in counts.items() if value]
-    if parameters:
+    if parameters := _parameters(counts):
         step["parameters"] = parameters
     return step
+
+
+def _parameters(rows: Mapping[str, object]) -> list[Json]:
+    return [{"name": name, "value": visible(str(value))} for name, value in rows.items() if value]
 
 
 def step_between(
@@ -272,18 +275,8 @@ def _step(one: DescendantRecord, *, critical: bool) -> Json:
         name = f"{name} ({CRITICAL})"
     status = status_of(one.status)
     step = step_between(name, one.started_at or one.spawned_at, one.ended_at, status)
-    rows = {
-        "started as": one.how.replace("_", " "),
-        "worker": one.place,
-        "host": one.host,
-        "retries": one.retries or None,
-        "task id": one.task_id,
-    }
-    step["parameters"] = [
-        {"name": key, "value": visible(str(value))}
-        for key, value in rows.items()
-        if value is not None
-    ]
+    rows = {"started as": one.how.replace("_", " "), "worker": one.place, "host": one.host}
+    step["parameters"] = _parameters({**rows, "retries": one.retries, "task id": one.task_id})
     if status != "passed":
         step["statusDetails"] = _details(one)
     return step
