@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.reporting.allure.entries import history_id, result_id, scopes
-from pytest_manifest.reporting.allure.hooks import executor
+from pytest_manifest.reporting.allure.hooks import executor, history_id, result_id, scopes
 from pytest_manifest.reporting.allure.steps import (
     CATEGORIES,
     is_known,

@@ -1,35 +1,28 @@
-"""Make one test's result of its entry's records in the ledger, and of what it says of itself."""
+"""Make one test's result of its entry's records in the ledger, and of what it says of itself.
+
+Describe an entry in Markdown, and attach its documents: entry, receipt, log, differences.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, is_builtin, tags_of
-from pytest_manifest.reporting.allure.content import (
-    Attachment,
-    attachments_of_last,
-    description,
-    small_documents,
-)
-from pytest_manifest.reporting.allure.steps import (
-    Json,
-    is_known,
-    labels_of,
-    links_of,
-    message_of,
-    milliseconds,
-    status_of,
-    steps_of,
-)
-from pytest_manifest.reporting.markdown import MOST, escaped
+from pytest_manifest.files import write_whole
+from pytest_manifest.reporting.allure import steps
+from pytest_manifest.reporting.allure.steps import Json
+from pytest_manifest.reporting.markdown import MOST, escaped, verbatim
+from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.statuses import AllureStatus
-from pytest_manifest.text import printable, seconds, visible
+from pytest_manifest.text import escape_hidden, plural, printable, seconds, short, visible
 
 if TYPE_CHECKING:
     from allure_commons.model2 import TestResult
@@ -193,7 +186,7 @@ def final_result(
     result["steps"] = _all_steps(record, subject)
     result["labels"] = _labels(record, subject, last)
     links = dict.fromkeys((one["type"], one["url"], one["name"]) for one in own["links"])
-    links |= dict.fromkeys(links_of(record.entry, issue))
+    links |= dict.fromkeys(steps.links_of(record.entry, issue))
     result["links"] = [{"type": kind, "url": url, "name": name} for kind, url, name in links]
     result["uuid"] = own["uuid"]
     written = write(attachments_of_last(record)) if documents is None else []
@@ -222,7 +215,7 @@ def _labels(record: EntryRecord, subject: Subject, one: AttemptRecord | None) ->
     has = {name for name, _ in pairs}
     if not has & set(SUITES):
         pairs += zip(SUITES, subject.own["titlePath"], strict=False)
-    pairs += [pair for pair in labels_of(record.entry) if pair[0] not in has & _ONE_OF]
+    pairs += [pair for pair in steps.labels_of(record.entry) if pair[0] not in has & _ONE_OF]
     pairs += [("tag", visible(tag)) for tag in record.entry.tags]
     pairs += [("tag", REUSED)] if record.reused_from is not None else []
     unique: list[Json] = [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
@@ -243,10 +236,14 @@ def times(one: AttemptRecord | None, subject: Subject) -> dict[str, int]:
     A stop that is not known is the moment at which a live session read the verdict, or the start.
     An attempt that was never sent has the times of its test.
     """
-    start = None if one is None else milliseconds(one.started_at or one.received_at or one.sent_at)
+    start = (
+        None
+        if one is None
+        else steps.milliseconds(one.started_at or one.received_at or one.sent_at)
+    )
     if one is None or start is None:
         return {"start": subject.own["start"], "stop": subject.own["stop"]}
-    stop = start if one.was_found_dead else milliseconds(one.finished_at)
+    stop = start if one.was_found_dead else steps.milliseconds(one.finished_at)
     if stop is None:
         stop = subject.own["start"] if subject.live else start
     return {"start": start, "stop": max(start, stop)}
@@ -261,7 +258,7 @@ def _decided(record: EntryRecord, subject: Subject) -> tuple[AllureStatus, str |
     if kind is None:
         own = "broken" if own in ("failed", "broken") else own
     elif kind != "passed":
-        status, message = status_of(kind), message_of(kind, record.sentence)
+        status, message = steps.status_of(kind), steps.message_of(kind, record.sentence)
         is_expected = own == "passed" or (own == "skipped" and status != "skipped")
         own = own if is_expected else status
     return own or "skipped", message, details.get("trace")
@@ -281,7 +278,7 @@ def _details(
     sent = sent_attempts(record)
     if len(sent) > 1 or any(one.retries for one in sent):
         details["flaky"] = True
-    if status in ("failed", "broken") and is_known(record.entry):
+    if status in ("failed", "broken") and steps.is_known(record.entry):
         details["known"] = True
     return details
 
@@ -289,12 +286,12 @@ def _details(
 def _all_steps(record: EntryRecord, subject: Subject) -> list[Json]:
     """Return the job's steps, and the test's if it has some or fails in spite of a good verdict."""
     attempts, own = sent_attempts(record) or list(record.attempts[-1:]), subject.own
-    steps = steps_of(attempts, subject.planned_at, subject.trees) if attempts else []
+    found = steps.steps_of(attempts, subject.planned_at, subject.trees) if attempts else []
     complains = record.kind == "passed" and own.get("status") in ("failed", "broken")
     if own["steps"] or complains:
         step: Json = {"name": VERIFIED, "status": own.get("status"), "stage": "finished"}
-        steps.append(step | {name: own[name] for name in ("start", "stop", "steps")})
-    return steps
+        found.append(step | {name: own[name] for name in ("start", "stop", "steps")})
+    return found
 
 
 def earlier_results(
@@ -308,7 +305,7 @@ def earlier_results(
     before = final["start"]
     kept = [label for label in final["labels"] if label["name"] not in _OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
-        status = status_of(one.kind)
+        status = steps.status_of(one.kind)
         took = times(one, subject)
         result = _base_fields(record, subject, one)
         result |= {name: min(moment, before - 1) for name, moment in took.items()}
@@ -317,10 +314,10 @@ def earlier_results(
             "parameters": _parameters_of(record, subject, one),
             "labels": [*kept, *_attempt_labels(record, one)],
             "links": final["links"],
-            "steps": steps_of([one], subject.planned_at, subject.trees),
+            "steps": steps.steps_of([one], subject.planned_at, subject.trees),
         }
         if status != "passed":
-            message = visible(message_of(one.kind, one.sentence))
+            message = visible(steps.message_of(one.kind, one.sentence))
             result["statusDetails"] = {"message": message, "flaky": True}
         yield one, result
 
@@ -329,3 +326,146 @@ def _thread(one: AttemptRecord) -> str:
     """Return worker and process, short for Allure's timeline; the host has a label of its own."""
     name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
     return name if one.pid is None else f"{name} {one.pid}"
+
+
+# Descriptions
+
+_WIDTH = 300
+
+
+def description(
+    record: EntryRecord,
+    one: AttemptRecord | None,
+    location: str,
+    doc: str | None = None,
+    documents: str | None = None,
+) -> str:
+    """Return the Markdown that describes one attempt at an entry.
+
+    ``one``: the attempt, None if none was sent; ``location``: the manifest's name and the line;
+    ``doc``: the test's own Markdown, which comes first; ``documents``: Markdown that comes last.
+    """
+    last = one is None or one is record.last
+    status, sentence = record.kind, record.sentence
+    if one is not None and not last:
+        status, sentence = one.kind, one.sentence
+    paragraphs = [verbatim(_call(record.entry))]
+    if doc:
+        paragraphs.insert(0, doc)
+    if sentence is not None and status != "passed":
+        paragraphs.append(escaped(sentence, MOST))
+    rows = [("expected", ", ".join(_expectations(record.entry)))]
+    rows += [("verdict", verbatim(status))] if status is not None else []
+    rows += _metadata(record, last=last)
+    rows.append(("ordered at", verbatim(location)))
+    paragraphs.append("\n".join(f"- **{name}** {value}" for name, value in rows))
+    if documents is not None:
+        paragraphs.append(documents)
+    return "\n\n".join(paragraphs)
+
+
+def _call(entry: Entry) -> str:
+    given = [short(value, _WIDTH) for value in entry.args]
+    given += [f"{key}={short(value, _WIDTH)}" for key, value in entry.kwargs.items()]
+    return f"{entry.task}({', '.join(given)})"
+
+
+def _metadata(record: EntryRecord, *, last: bool) -> Iterator[tuple[str, str]]:
+    entry = record.entry
+    if entry.after:
+        yield "after", ", ".join(verbatim(name) for name in entry.after[:20])
+    for name, value in entry.meta.items():
+        yield f"meta {escaped(name)}", verbatim(value if isinstance(value, str) else short(value))
+    if last and record.error_place is not None:
+        yield "raised at", verbatim(record.error_place)
+    if last and record.reused_from is not None:
+        yield "reused from", verbatim(origin_text(record.reused_from))
+
+
+def _expectations(entry: Entry) -> Iterator[str]:
+    expect = entry.expect
+    yield f"state {verbatim(expect.state)}"
+    if "result" in expect.model_fields_set:
+        yield f"result {verbatim(short(expect.result, _WIDTH))}"
+    if expect.result_schema is not None:
+        yield f"schema {verbatim(short(expect.result_schema, _WIDTH))}"
+    if expect.error is not None:
+        words = [expect.error.type or "an error"]
+        words += [f"matching {expect.error.match!r}"] if expect.error.match else []
+        yield f"error {verbatim(' '.join(words))}"
+    if expect.max_runtime is not None:
+        yield f"at most {expect.max_runtime:g} s"
+    if expect.max_wait is not None:
+        yield f"a wait of at most {expect.max_wait:g} s"
+
+
+# Attachments
+
+_SMALL: Final = 4000
+"""Most characters of receipt and entry that go into the description instead of files."""
+
+Attachment = tuple[str, str, str, str]
+"""Name, MIME type, file extension and text."""
+
+
+def attachments_of_last(record: EntryRecord) -> Iterator[Attachment]:
+    """Yield mismatches as a diff, receipt and entry of the attempt that decided the verdict."""
+    if record.verdict is not None and record.verdict.mismatches:
+        lines = ["--- expected", "+++ actual"]
+        for one in record.verdict.mismatches:
+            lines.append(f"@@ {visible(one.path)} @@")
+            lines += (f"-{line}" for line in visible(one.expected).split("\n"))
+            lines += (f"+{line}" for line in visible(one.actual).split("\n"))
+        yield "expected and actual", "text/plain", "txt", "\n".join(lines) + "\n"
+    yield from attachments_of_receipt(record.receipt)
+    yield "entry", "application/json", "json", _document(record.entry)
+
+
+def small_documents(record: EntryRecord) -> str | None:
+    """Return receipt and entry as Markdown for a description; None if they become files.
+
+    Files are most of a report's cost, and most entries pass. Only a passed entry without log lines
+    and error, whose two documents are small together, goes without files.
+    """
+    receipt = record.receipt
+    if record.kind != "passed" or receipt is None:
+        return None
+    if receipt.log or receipt.log_dropped or receipt.error is not None:
+        return None
+    papers = {"receipt": receipt, "entry": record.entry}
+    text = "\n\n".join(
+        f"**{name}**\n\n```json\n{_document(one)}\n```" for name, one in papers.items()
+    )
+    return text if len(text) <= _SMALL else None
+
+
+def attachments_of_receipt(receipt: Receipt | None) -> Iterator[Attachment]:
+    """Yield the receipt and, before it, its error and its log lines, as far as it has them."""
+    if receipt is None:
+        return
+    if (error := receipt.error) is not None:
+        texts = [f"{error.type}: {error.message}", error.traceback]
+        text = "\n\n".join(visible(one) for one in texts if one)
+        yield "error", "text/plain", "txt", f"{text}\n"
+    if receipt.log or receipt.log_dropped:
+        lines = [visible(line) for line in receipt.log]
+        if receipt.log_dropped:
+            lines.insert(0, f"... {plural(receipt.log_dropped, 'earlier line')} left out ...")
+        yield "worker log", "text/plain", "txt", "\n".join(lines) + "\n"
+    yield "receipt", "application/json", "json", _document(receipt)
+
+
+def write_attachments(
+    folder: Path, stem: str, mode: int, attachments: Iterator[Attachment]
+) -> list[dict[str, str]]:
+    """Write the attachments' files, of this mode; return what the result's JSON says of them."""
+    written: list[dict[str, str]] = []
+    for number, (name, mime, extension, text) in enumerate(attachments):
+        source = f"{stem}-{number}-attachment.{extension}"
+        write_whole(f"{folder}/{source}", text.encode("utf-8", "replace"), mode)
+        written.append({"name": name, "source": source, "type": mime})
+    return written
+
+
+def _document(document: Document) -> str:
+    return escape_hidden(document.model_dump_json(indent=2, by_alias=True, exclude_defaults=True))
