@@ -102,7 +102,7 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     assert decide(ONCE, state, unsafe=False).action == "leave"
     twice = EntryState(row(), status="rejected", location="queued", turned_away=True)
     insisted = decide(ONCE, twice, unsafe=True)
-    assert insisted == Decision("a", "send", "rejected")
+    assert insisted == Decision("a", "send", "rejected", unsafe=True)
 
 
 @pytest.mark.parametrize(
