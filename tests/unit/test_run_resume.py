@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +36,12 @@ IDEMPOTENT = Entry(id="a", task="t", idempotent=True)
 
 def row(state: SendState = "sent", number: int = 1) -> AttemptRow:
     return AttemptRow(f"t-{number}", "a", number, 0, state, None, None)
+
+
+def by_sql(path: Path, query: str) -> list[tuple[object, ...]]:
+    """What somebody else's query reads in a ledger."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchall()
 
 
 def settled(status: VerdictStatus, receipt: Receipt | None = None) -> EntryVerdict:
@@ -223,6 +231,8 @@ def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> 
             ("c", 1, 2, "planned", "c was lost"),
             ("d", 1, 3, "sent", None),
         ]
+        found = by_sql(ledger.path, "SELECT why FROM v_attempts ORDER BY entry, attempt")
+        assert found == [(None,), ("resume",), (None,), ("resume",), (None,)]
         assert ledger.verdicts.statuses() == {"d": "failed"}
         assert ledger.info.sent_on_request() == set()
         assert ledger.info.status == "running"
