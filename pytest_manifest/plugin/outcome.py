@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import pytest
 from pydantic_core import from_json
@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from pytest_manifest.bindings import BUILTIN_ENTRY, OF_VERDICT, Binding, binding_of, is_builtin
 from pytest_manifest.compat.pytest import change_texts
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
+from pytest_manifest.ledger import Ledger, StoredVerdict
 from pytest_manifest.plugin.session import ManifestSession, known_session, manifest_session
 from pytest_manifest.redaction.names import is_on
 from pytest_manifest.redaction.texts import redact, without_cut
@@ -45,6 +45,7 @@ _REPEATED: Final = "manifest_repeated"
 """The attribute of a report whose test was skipped, as its entry has failed in another test."""
 _SKIPPED = pytest.StashKey[bool]()
 PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
+When: TypeAlias = Literal["setup", "call"]
 
 
 class FailedOnce:
@@ -137,7 +138,7 @@ def wait_for_verdict(item: pytest.Item, binding: Binding) -> None:
         state.verdicts.wait(binding, given_up)
 
 
-def assert_verdict(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
+def assert_verdict(item: pytest.Item, binding: Binding, when: When) -> None:
     """Turn the generic verdict into the test's outcome.
 
     A failed expectation is a failure of the test. What the harness or stack could not find out is
@@ -147,7 +148,7 @@ def assert_verdict(item: pytest.Item, binding: Binding, when: Literal["setup", "
     if not state.options.may_dispatch:
         return  # as with --setup-plan: nothing was sent
     if binding.group is not None:
-        _assert_group(state, item, binding, binding.group, when)
+        _assert_group(state, item, binding, when)
     reader = state.verdicts
     if binding.entry is None:
         return
@@ -169,15 +170,11 @@ def assert_verdict(item: pytest.Item, binding: Binding, when: Literal["setup", "
         if found == "skipped":
             pytest.skip(recorded.verdict.sentence)
     if found == ("error" if when == "setup" else "failed"):
-        pytest.fail(_text(state, reader, binding, stored, recorded), pytrace=False)
+        pytest.fail(_text(state, reader, binding, stored), pytrace=False)
 
 
 def _text(
-    state: ManifestSession,
-    reader: VerdictReader,
-    binding: Binding,
-    stored: StoredVerdict,
-    recorded: EntryVerdict,
+    state: ManifestSession, reader: VerdictReader, binding: Binding, stored: StoredVerdict
 ) -> str:
     """Return what a test that fails by its entry's verdict shows."""
     from pytest_manifest.reporting.descendants import tree_text
@@ -188,7 +185,7 @@ def _text(
         for row in reader.attempts(binding)
         if row.verdict is not None
     ]
-    ledger, tree = reader.ledger_of(binding), None
+    recorded, ledger, tree = stored.parse(), reader.ledger_of(binding), None
     if ledger is not None and stored.task_id is not None:
         tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
     manifest, entry = state.manifests.load(binding.manifest), binding.entry or ""
@@ -314,13 +311,7 @@ _TALLY = pytest.StashKey["Tally"]()
 """The tally of a group's entries, made in the set-up of its test."""
 
 
-def _assert_group(
-    state: ManifestSession,
-    item: pytest.Item,
-    binding: Binding,
-    group: str,
-    when: Literal["setup", "call"],
-) -> None:
+def _assert_group(state: ManifestSession, item: pytest.Item, binding: Binding, when: When) -> None:
     """Turn the verdicts of a group's entries into the outcome of its test.
 
     As for one entry: a failed expectation fails the test in its call, an entry that could not be
@@ -329,7 +320,7 @@ def _assert_group(
     from pytest_manifest.analysis.causes import explain_group, headline
 
     if when == "setup":
-        item.stash[_TALLY] = _tally(state, item, binding, group)
+        item.stash[_TALLY] = _tally(state, item, binding, binding.group or "")
     found = item.stash[_TALLY]
     if found.outcome == "passed" or (found.outcome == "failed") != (when == "call"):
         return

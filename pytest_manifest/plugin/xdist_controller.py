@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -59,6 +60,7 @@ class AsCompletedScheduling:
         return getattr(self.handout if of_ours else self._load, name)
 
 
+@dataclass(eq=False)
 class Handout:
     """Hand out an entry's test to an xdist worker only when its verdict is there.
 
@@ -67,21 +69,17 @@ class Handout:
     one. xdist's own load scheduling keeps the list of workers.
     """
 
-    def __init__(
-        self,
-        load: LoadScheduling,
-        state: ManifestSession,
-        bindings: Sequence[Binding | None],
-        collection: Sequence[str],
-    ) -> None:
-        self._load = load
-        self._state = state
-        self._collection = list(collection)
-        self._waiting = Waiting[int]()
-        self._ready = deque(n for n, one in enumerate(bindings) if not self._waiting.add(n, one))
+    _load: LoadScheduling
+    _state: ManifestSession
+    _bindings: Sequence[Binding | None]
+    _collection: Sequence[str]
+
+    def __post_init__(self) -> None:
+        waits = self._waiting = Waiting[int]()
+        self._ready = deque(n for n, one in enumerate(self._bindings) if not waits.add(n, one))
         self._with_next: set[int] = set()
         """Tests after which the next one of the same entry has to go to the same worker."""
-        self._pending: dict[WorkerController, list[int]] = {node: [] for node in load.nodes}
+        self._pending: dict[WorkerController, list[int]] = {node: [] for node in self._load.nodes}
         self._begun = self._quick = False
 
     @property
@@ -102,7 +100,7 @@ class Handout:
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         if not self._begun:
             self._load.add_node_collection(node, collection)
-        elif list(collection) != self._collection:
+        elif list(collection) != list(self._collection):
             # It replaces a crashed worker, and would run other tests by the same indices.
             self._state.report.notices.append(
                 f"xdist worker {node.gateway.id} has collected other tests"

@@ -110,8 +110,6 @@ def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
 def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -> list[str]:
     """Refuse entries that say what must become of the tasks they start, where nobody can tell."""
     judging = [name for task in demand.tasks.values() if (name := task.judges_descendants)]
-    if not judging:
-        return []
     why = ""
     if found.stock and not strategy.state.address.is_private:  # whose workers are ours, all of them
         why = (
@@ -120,15 +118,12 @@ def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -
         )
     elif not has_stream(strategy.state.address.backend_url):
         why = "only a Redis (or Valkey) as result store takes their reports while they run"
-    if not why:
+    if not (why and judging):
         return []
     names = listed(list(map(repr, judging)), SHOWN)
-    sentence = (
-        f"{names}: 'expect' says what must become of the tasks that the job starts "
-        f"('descendants'), which is not seen here: {why}; or take 'descendants' out of "
-        "'expect'."
-    )
-    return [sentence]
+    says = "'expect' says what must become of the tasks that the job starts ('descendants')"
+    then = "or take 'descendants' out of 'expect'."
+    return [f"{names}: {says}, which is not seen here: {why}; {then}"]
 
 
 def _take_over(strategy: Strategy, found: Preflight) -> None:

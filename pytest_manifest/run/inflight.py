@@ -179,8 +179,10 @@ class PendingAttempts:
         if job.facts is not None:
             if job.started is None and seq:
                 job.facts.append(replace(start, seq=seq))
-            elif not _is_known(start, job.facts):
-                job.facts = None
+            else:  # one execution in two processes is two starts: its pool has given the job again
+                known = (one for one in job.facts if isinstance(one, Started))
+                if all((one.execution, one.pid) != (start.execution, start.pid) for one in known):
+                    job.facts = None
         is_again, job.started = job.started == now, now
         job.start, job.between, job.loss, job.parts = start, None, None, None
         if is_again:  # its time is told already
@@ -340,15 +342,6 @@ class PendingAttempts:
         self.by_task_id.clear()
         self.held.clear()
         self._due.clear()
-
-
-def _is_known(start: Started, facts: Sequence[JobFact]) -> bool:
-    """Return whether this start was reported before.
-
-    One execution in two processes is two starts: its pool has given the job again.
-    """
-    known = (one for one in facts if isinstance(one, Started))
-    return any((one.execution, one.pid) == (start.execution, start.pid) for one in known)
 
 
 def pending_descendant(

@@ -76,14 +76,8 @@ def one_dispatch_at_a_time(folder: Path, sha256: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         lock = folder / f".{sha256[:16]}.lock"
         with _lock_errors(lock):
-            try:
-                private_folder(folder)
-                stack.enter_context(locked(lock))
-            except PermissionError as error:
-                raise DispatchError(
-                    f"{no_access(folder, error)}; have it belong to this one, or name another "
-                    "folder by the ini option manifest_dir"
-                ) from error
+            private_folder(folder)
+            stack.enter_context(locked(lock))
         yield
 
 

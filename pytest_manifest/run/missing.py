@@ -272,14 +272,10 @@ class MissingJobs(Part):
         late = {i: o for i, o in overdue.items() if i in pending}
         for one in late.values():
             self._facts.stranded(one.job)
-            self._facts.time_over(one, self._limit_of(one))
+            entry = self._pending.with_own_limit(one.job)
+            self._facts.time_over(one, entry.timeout if one.by_start else entry.deadline or 0.0)
         self._recorder.record_judged(late)
         self.given_up += sum(task_id not in pending for task_id in late)
-
-    def _limit_of(self, overdue: Overdue) -> float:
-        """Return the limit (s) that is over."""
-        entry = self._pending.with_own_limit(overdue.job)
-        return entry.timeout if overdue.by_start else entry.deadline or 0.0
 
     def _spare_dead(self, overdue: dict[str, Overdue], now: float) -> None:
         """Search first for what is overdue, and whose process is known to be dead.

@@ -14,7 +14,6 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from heapq import merge
 
 from pytest_manifest.broker.attempt import Attempt
@@ -360,7 +359,9 @@ class Sender:
         now = time.monotonic()
         unsent, uncertain = set(result.unsent), set(result.uncertain)
         doubtful = unsent | uncertain
-        usual = _sent_once(seq, self._sent_at)
+        sending = Sending(seq=seq, at=self._sent_at, number=1, sent_at=self._sent_at)
+        taken = SendResult(seq=seq, at=self._sent_at, number=1, outcome="published")
+        usual: list[JobFact] = [sending, taken]  # of each job of a batch that is published once
         for attempt in batch:
             if attempt.task_id in result.refused:
                 self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
@@ -469,10 +470,3 @@ class Sender:
             )
             self._facts.add(attempt.entry.id, one)
             self._facts.add(attempt.entry.id, end)
-
-
-def _sent_once(seq: int, sent_at: datetime) -> list[JobFact]:
-    """Return the facts of each job of a batch that is published once, without its name."""
-    sending = Sending(seq=seq, at=sent_at, number=1, sent_at=sent_at)
-    result = SendResult(seq=seq, at=sent_at, number=1, outcome="published")
-    return [sending, result]

@@ -12,7 +12,7 @@ the same whichever way it went: through a stream, a result store, a ledger or a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -123,9 +123,7 @@ def _told(value: object) -> object:
 
 
 def _retried(value: object) -> object:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return value
-    return [_one_retried(one) if isinstance(one, Mapping) else one for one in value]
+    return [*map(_one_retried, value)] if isinstance(value, list) else value
 
 
 def _one_retried(one: Mapping[str, object]) -> object:

@@ -137,7 +137,8 @@ def missing_fields(
         left_out.append("args_sha256")
     if code is not None and receipt.code is None and not receipt.replaced:
         left_out.append("code")
-    if receipt.result_sha256 is None and _has_digest(receipt):
+    has_digest = receipt.state == "succeeded" and "result_not_json" not in receipt.evidence
+    if receipt.result_sha256 is None and has_digest:
         left_out.append("result_sha256")
     return left_out
 
@@ -152,10 +153,6 @@ def _args_survive_json(entry: Entry) -> bool:
 
 
 _ALWAYS: Final = ("started_at", "finished_at", "runtime")
-
-
-def _has_digest(receipt: Receipt) -> bool:
-    return receipt.state == "succeeded" and "result_not_json" not in receipt.evidence
 
 
 def _unverifiable(entry: Entry, receipt: Receipt) -> list[str]:
