@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Final, TypeAlias
@@ -29,7 +29,7 @@ from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.ledger.run_info import key_of
 from pytest_manifest.log import log_failure
 from pytest_manifest.redaction.texts import redact
-from pytest_manifest.run.connections import EngineContext, Part, WorkerDeaths
+from pytest_manifest.run.connections import Part, WorkerDeaths
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.search import JobSearch
@@ -280,15 +280,15 @@ FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
 
 
+@dataclass(eq=False)
 class UnconfirmedEnds:
     """Keep ends that only the store reports at the pending attempts. For one thread."""
 
-    def __init__(self, pending: PendingAttempts, search: JobSearch | None, facts: FactLog) -> None:
-        self._pending = pending
-        self._facts = facts
-        self._search = search
-        self._confirmed: set[str] = set()
-        self._holds_revoked = False
+    _pending: PendingAttempts
+    _search: JobSearch | None
+    _facts: FactLog
+    _confirmed: set[str] = field(default_factory=set)
+    _holds_revoked: bool = False
 
     def hold_revoked(self) -> None:
         """Hold back from here on also what a worker itself says that it revoked before it began it.
@@ -352,20 +352,13 @@ class UnconfirmedEnds:
         return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
+@dataclass(eq=False)
 class Intake(Part):
     """Record reports as facts, within the transactions of the run's thread."""
 
-    def __init__(
-        self,
-        context: EngineContext,
-        cases: Casebook,
-        deaths: WorkerDeaths,
-        search: JobSearch | None,
-    ) -> None:
-        super().__init__(context)
-        self._cases = cases
-        self._deaths = deaths
-        self._search = search
+    _cases: Casebook
+    _deaths: WorkerDeaths
+    _search: JobSearch | None
 
     def add(
         self,

@@ -93,11 +93,15 @@ CRASH_LOOP = 6
 """Deaths in a row of one worker, none of them after it had started a job, that end the run."""
 
 
+@dataclass(eq=False)
 class Part:
     """Base of the parts of an engine. Use each from the engine's thread."""
 
-    def __init__(self, context: EngineContext) -> None:
-        self._context, self._signals = context, context.signals
+    _context: EngineContext
+
+    def __post_init__(self) -> None:
+        context = self._context
+        self._signals = context.signals
         self._ledger, self._facts, self._pending = context.ledger, context.facts, context.pending
         self._collector, self._schedule = context.collector, context.schedule
         self._publisher, self._locator = context.publisher, context.locator
@@ -107,9 +111,9 @@ class Part:
 class WorkerDeaths(Part):
     """Follow the worker deaths that the stack's supervisor reports."""
 
-    def __init__(self, context: EngineContext) -> None:
-        super().__init__(context)
-        self._queues = list(context.added_queues)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._queues = list(self._context.added_queues)
         self._seen = 0
         self._fresh: Sequence[WorkerLoss] = ()
         self._idle_deaths: Counter[str] = Counter()

@@ -172,8 +172,9 @@ OVERTAKEN = (
 class Engine(Part):
     """Make one pass through a run's work. Use it from one thread."""
 
-    def __init__(self, context: EngineContext) -> None:
-        super().__init__(context)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        context = self._context
         self._settings, self._clock = context.settings, context.clock
         self.ledger, self.pending = context.ledger, context.pending
         self._sender: Sender | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from loguru import logger
 
@@ -30,20 +31,20 @@ START_DELAY = 0.3
 """Seconds within which a job that a worker holds, and whose turn it is, has started."""
 
 
+@dataclass(eq=False)
 class Withdrawal(Part):
     """Take back jobs of one run, in its thread.
 
     ``poll`` reads what workers report next.
     """
 
-    def __init__(
-        self, context: EngineContext, recorder: VerdictRecorder, poll: Callable[[], None]
-    ) -> None:
-        super().__init__(context)
-        self._force_stop = context.signals.force_stop
-        self._is_private = context.is_private
-        self._recorder = recorder
-        self._poll = poll
+    _recorder: VerdictRecorder
+    _poll: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._force_stop = self._signals.force_stop
+        self._is_private = self._context.is_private
 
     def take_back(self, seconds: float, why: RecallReason) -> Collection[str]:
         """Take back what waits, and await what runs for so many seconds; return what is taken back.
@@ -158,27 +159,22 @@ def job_search(context: EngineContext) -> JobSearch | None:
     return JobSearch(context.locator, context.pending, stranded, context.departures)
 
 
+@dataclass(eq=False)
 class MissingJobs(Part):
     """Find and settle the jobs of one run that are overdue or missing. Use it from one thread."""
 
-    def __init__(
-        self,
-        context: EngineContext,
-        search: JobSearch | None,
-        recorder: VerdictRecorder,
-        sender: Sender | None,
-        withdrawal: Withdrawal,
-    ) -> None:
-        super().__init__(context)
-        self._search = search
-        self._recorder = recorder
-        self._sender = sender
-        self._withdrawal = withdrawal
+    _search: JobSearch | None
+    _recorder: VerdictRecorder
+    _sender: Sender | None
+    _withdrawal: Withdrawal
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._said: dict[str, str] = {}
         self.not_requeued: frozenset[str] = frozenset()
         """Task ids that were not requeued, though allowed, as they may have been started."""
-        if sender is not None:
-            recorder.resend = sender.resend
+        if self._sender is not None:
+            self._recorder.resend = self._sender.resend
         self._searched_for: set[tuple[str, float | None]] = set()
         """Task ids and starts of overdue jobs whose process is dead, and that were searched for."""
         self.given_up = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
@@ -11,7 +12,7 @@ from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.records import ReceiptBatch
 from pytest_manifest.run import casebook
-from pytest_manifest.run.connections import EngineContext, Part, WorkerDeaths
+from pytest_manifest.run.connections import Part, WorkerDeaths
 from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.schedule import Skipped
@@ -29,13 +30,16 @@ REMIND_PERIOD = 10.0
 dead worker had."""
 
 
+@dataclass(eq=False)
 class VerdictRecorder(Part):
     """Record the verdicts of one run, and what follows from each."""
 
-    def __init__(self, context: EngineContext, search: JobSearch | None) -> None:
-        super().__init__(context)
+    _search: JobSearch | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        context, search = self._context, self._search
         self._manifest = context.manifest
-        self._search = search
         self._facts.watch = context.pending.forget_facts
         self._clock = context.clock
         self._cases = casebook.Casebook(context.ledger, has_stream=context.collector.reports_starts)
