@@ -40,7 +40,7 @@ from pytest_manifest.schema.statuses import GIVEN_UP, OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
-from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.belief import STORING, is_revocation_notice
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
 from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.problems import NotJudged
@@ -415,20 +415,15 @@ class Intake(Part):
         ]
         self._ledger.events.add(ends)
         unknown: dict[str, set[str]] = {}
-        between: dict[str, list[tuple[str | None, Receipt]]] = {}
         for end, (task_id, execution, receipt) in zip(ends, finals, strict=True):
             job = self._pending.by_task_id.get(task_id)
             facts = None if job is None else job.facts
-            if job is not None and job.between is not None:
-                between.setdefault(task_id, []).append((execution, receipt))
             if facts is not None:
                 facts.append(end)
             if execution is None or receipt.state not in OF_ITS_PROCESS:
                 continue
             if job is None or job.execution != execution:
                 unknown.setdefault(task_id, set()).add(execution)
-        for task_id, reported in between.items():
-            self._pending.goes_on(task_id, reported)
         if self._lacks_starts(unknown):
             self._context.look_for_losses()
         return dict.fromkeys([task_id for task_id, _, _ in finals])
@@ -445,10 +440,24 @@ class Intake(Part):
 
     def _without_earlier(self, finals: Sequence[FinalReceipt]) -> list[FinalReceipt]:
         """Return these without what is stored of an execution after which the job goes on."""
-        earlier = [final for final in finals if self._pending.is_earlier(*final)]
+        earlier = [final for final in finals if self._is_earlier(*final)]
         for one in earlier:
             self._facts.reported(*one)
         return [final for final in finals if final not in earlier] if earlier else list(finals)
+
+    def _is_earlier(self, task_id: str, execution: str | None, end: Receipt) -> bool:
+        """Return whether the store has this of an execution that has sent its job's message again.
+
+        A task may do so and succeed (``retry(throw=False)``): the last of its runs decides.
+        """
+        job, at = self._pending.by_task_id.get(task_id), end.finished_at
+        if execution is not None or at is None or job is None or job.start is None:
+            return False
+        handed_on = self._ledger.events.of(HandedOn, task_id)
+        again = {one.execution for one in handed_on if one.how != "canvas"}
+        ends = (one for name, one in self._ledger.events.receipts(task_id) if name in again)
+        moments = (one.finished_at for one in ends if one.state == "succeeded")
+        return any(moment is not None and at - moment < STORING for moment in moments)
 
     def note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:
         """Keep that ends were reported which no worker has signed, and search for their jobs.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating import BrokerSnapshot
@@ -18,9 +18,6 @@ from pytest_manifest.text import listed, plural
 
 TIMEOUT_GRACE = 5.0
 """Seconds to wait for an overdue job's own receipt before the run judges it."""
-
-STORING = timedelta(seconds=1)
-"""How long after a task's end its result is stored, at most."""
 
 SPARE = 1000
 """Deadlines that are kept of completed attempts, beside twice as many as are in flight."""
@@ -37,8 +34,7 @@ class PendingAttempt:
     until more is known. ``stranded``: it was taken from its queue, and no worker that answers has
     it; ``holder``: the node that was seen to have it last. ``facts``: all that there are of it;
     None where only the ledger knows. ``between``: the end of its last execution, where the job goes
-    on after it: no process runs the job then. ``earlier_end``: when an execution succeeded that had
-    sent the job's message again.
+    on after it: no process runs the job then.
 
     ``child``: of a descendant, where it comes from; its ``entry`` has its task and the limits of
     the attempt's. ``announcers``: the tasks that announced it, by the key ``announcement``, where
@@ -61,7 +57,6 @@ class PendingAttempt:
     holder: str | None = None
     facts: list[JobFact] | None = None
     between: HandedOn | None = None
-    earlier_end: datetime | None = None
     child: Descendant | None = None
     announcers: frozenset[str] = frozenset()
     announcement: str = ""
@@ -207,27 +202,6 @@ class PendingAttempts:
             job.facts = None
         if job is not None and job.execution == end.execution:
             job.between, job.loss, job.parts = end, None, None
-
-    def goes_on(self, task_id: str, reported: Iterable[tuple[str | None, Receipt]]) -> bool:
-        """Return whether a job goes on after these ends, as it has sent its own message again.
-
-        A task may do so and succeed (``retry(throw=False)``): the last of its runs decides.
-        """
-        job = self.by_task_id.get(task_id)
-        if job is None or job.between is None or job.was_split:
-            return False
-        for execution, end in reported:
-            if execution != job.between.execution or end.state != "succeeded":
-                return False
-            job.earlier_end = end.finished_at
-        return True
-
-    def is_earlier(self, task_id: str, execution: str | None, end: Receipt) -> bool:
-        """Return whether this is the result that is stored of an end after which a job goes on."""
-        job = self.by_task_id.get(task_id)
-        if execution is not None or job is None or job.earlier_end is None:
-            return False
-        return end.finished_at is not None and end.finished_at - job.earlier_end < STORING
 
     def _forget_past(self) -> None:
         """Drop the deadlines of completed attempts, of a million jobs nearly all, and those of

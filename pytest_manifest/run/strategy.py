@@ -34,7 +34,7 @@ from pytest_manifest.run.casebook import Casebook, require_signatures, verdict_o
 from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, OwnLimits, end_segment, stamp
-from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, pending_descendant
+from pytest_manifest.run.inflight import PendingAttempts, pending_descendant
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.trees import Trees
@@ -273,21 +273,11 @@ def evaluate_kept_receipts(
     with ledger.transaction():
         facts.write()
         for job, found in cases.judge([job for job in own if job.task_id not in without]):
-            note_earlier_end(ledger, job)
             if found.own.status == "pending" or found.receipt is None:
                 continue
             pending.complete(job.task_id)
             if not trees.holds(job):
                 ledger.verdicts.record([verdict_on(job, found)])
-
-
-def note_earlier_end(ledger: Ledger, job: PendingAttempt) -> None:
-    """Note what a job had returned when it sent its own message again: that is not its end."""
-    ends = ledger.events.of(HandedOn, job.task_id)
-    again = {end.execution for end in ends if end.how != "canvas"}
-    for execution, end in ledger.events.receipts(job.task_id) if again else ():
-        if execution in again and end.state == "succeeded":
-            job.earlier_end = end.finished_at
 
 
 def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
