@@ -161,11 +161,9 @@ def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
     Those that expect it are sent: there a worker has to report it.
     """
     state = strategy.state
-    held = [a for a in state.to_send if send_queue.is_withheld(a.entry, why)]
-    if isinstance(state.to_send, send_queue.FirstAttempts):
-        state.to_send = state.to_send.without_tasks(why)
-    else:
-        state.to_send = [a for a in state.to_send if not send_queue.is_withheld(a.entry, why)]
+    unknown = (a for a in state.to_send if a.entry.task in why)
+    held = [a for a in unknown if a.entry.expect.state != "unknown_task"]
+    state.to_send = send_queue.without(state.to_send, {a.entry.id for a in held})
     with strategy.writing() as ledger, ledger.transaction():
         for a in held:
             if (fact := withheld(a.task_id, why[a.entry.task])) is not None:

@@ -29,7 +29,7 @@ from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.connections import RunState
-from pytest_manifest.run.send_queue import FirstAttempts, names_of
+from pytest_manifest.run.send_queue import names_of, without
 from pytest_manifest.run.settings import EarlierRuns
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.facts import Ended, Reused, Stored
@@ -178,10 +178,7 @@ def take_over_passes(state: RunState, ledger: Ledger, codes: Mapping[str, str]) 
         found.hold_back_dependents()
         ledger.attempts.withdraw_planned(list(found.reused))
         ledger.info.set_meta(TO_REUSE, "")
-    if isinstance(state.to_send, FirstAttempts):
-        state.to_send = state.to_send.without_entries(found.reused)
-    else:
-        state.to_send = [one for one in state.to_send if one.entry.id not in found.reused]
+    state.to_send = without(state.to_send, found.reused)
     state.notices += found.messages(selected)
 
 

@@ -21,12 +21,6 @@ AT_ONCE: Final = 500
 """Attempts that are read together."""
 
 
-def is_withheld(entry: Entry, unknown: Container[str]) -> bool:
-    """Return whether an entry is not sent, as no worker knows its task and it does not expect
-    that."""
-    return entry.task in unknown and entry.expect.state != "unknown_task"
-
-
 class FirstAttempts(Sequence[Attempt]):
     """Read the first attempts of a manifest's entries from the file when they are needed.
 
@@ -72,19 +66,6 @@ class FirstAttempts(Sequence[Attempt]):
         for index, entry in self._manifest.dependents(ids[place] for place in self._positions):
             yield index, attempt_of(self._run, entry, 1, self._positions[index])
 
-    def without_tasks(self, tasks: Iterable[str]) -> FirstAttempts:
-        """Return those that are not withheld for being of these tasks."""
-        left_out = frozenset(tasks)
-        kept = array(
-            "I",
-            (
-                place
-                for place, attempt in zip(self._positions, self, strict=True)
-                if not is_withheld(attempt.entry, left_out)
-            ),
-        )
-        return FirstAttempts(self._run, self._manifest, kept)
-
     def without_entries(self, entries: Container[str]) -> FirstAttempts:
         """Return those that are of none of these entries."""
         ids = self._manifest.ids
@@ -96,6 +77,13 @@ class FirstAttempts(Sequence[Attempt]):
         entries = self._manifest.some(ids[place] for place in positions)
         for place, entry in zip(positions, entries, strict=True):
             yield attempt_of(self._run, entry, 1, place)
+
+
+def without(attempts: Sequence[Attempt], entries: Container[str]) -> Sequence[Attempt]:
+    """Return those that are of none of these entries."""
+    if isinstance(attempts, FirstAttempts):
+        return attempts.without_entries(entries)
+    return [one for one in attempts if one.entry.id not in entries]
 
 
 def names_of(attempts: Sequence[Attempt]) -> Iterable[tuple[str, str]]:
@@ -371,21 +359,18 @@ class Budget:
 
     def reserve(self, task_id: str, entry: Entry) -> None:
         """Reserve the estimate of an attempt that is being sent, or is in flight already."""
-        self._release(task_id)
+        self.cancel(task_id)
         self._reservations[task_id] = exact(entry.cost)
         self._reserved += self._reservations[task_id]
 
-    def cancel(self, task_id: str) -> None:
-        """Release the estimate of an attempt that was not sent after all."""
-        self._release(task_id)
-
     def charge(self, task_id: str, cost: Decimal) -> None:
         """Replace an attempt's estimate, or its earlier cost, by ``cost``."""
-        self._release(task_id)
+        self.cancel(task_id)
         self.spent += cost - self._costs.get(task_id, NOTHING)
         self._costs[task_id] = cost
 
-    def _release(self, task_id: str) -> None:
+    def cancel(self, task_id: str) -> None:
+        """Release the estimate of an attempt that was not sent after all, or has its cost."""
         self._reserved -= self._reservations.pop(task_id, NOTHING)
 
     def why_closed(self, entry: Entry | None) -> BudgetReached:

@@ -19,6 +19,7 @@ from pytest_manifest.run.send_queue import (
     KeyLimits,
     SendQueue,
     dependents,
+    without,
 )
 from pytest_manifest.schema import Entry, Header
 
@@ -49,18 +50,8 @@ def test_attempts_are_read_when_they_are_asked_for(manifest: Manifest, step: int
     assert [read[5], read[2], read[len(read) - 1]] == [expected[5], expected[2], expected[-1]]
     assert read[3:9] == expected[3:9]
     assert list(read.names()) == [(one.task_id, one.entry.id) for one in expected]
-    other = read.without_tasks(["t1"])
-    assert list(other) == [one for one in expected if one.entry.task != "t1"]
     done = {one.entry.id for one in expected[::2]}
-    assert list(read.without_entries(done)) == expected[1::2]
-
-
-def test_an_entry_that_expects_an_unknown_task_is_sent(tmp_path: Path) -> None:
-    """Others of that task are not, as no worker has it."""
-    expects = Entry.model_validate({"id": "a", "task": "t", "expect": {"state": "unknown_task"}})
-    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [expects, Entry(id="b", task="t")])
-    read = FirstAttempts(RUN, manifest, array("I", [0, 1])).without_tasks(["t"])
-    assert [one.entry.id for one in read] == ["a"]
+    assert list(without(read, done)) == list(without(expected, done)) == expected[1::2]
 
 
 def test_those_that_wait_are_found_without_parsing_the_others(
