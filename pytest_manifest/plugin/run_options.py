@@ -287,9 +287,14 @@ def receipt_keys(options: Options, own_key: Signer | None) -> str | None:
     """
     if not options.require_signed_receipts:
         return None
+    from pytest_manifest.signing import RECEIPT_KEY_VARIABLE
+
     if own_key is not None:
         return own_key.public_pem()
-    return worker_keys(options, may_lack=bool(options.audit or options.resume))
+    is_named = options.receipt_key is not None or os.environ.get(RECEIPT_KEY_VARIABLE)
+    if not is_named and (options.audit or options.resume):
+        return ""
+    return _verifier(options.receipt_key, "manifest_receipt_key", RECEIPT_KEY_VARIABLE).pem()
 
 
 def check_work_order(manifest: Manifest, options: Options) -> None:
@@ -302,18 +307,6 @@ def check_work_order(manifest: Manifest, options: Options) -> None:
 
         keys = _verifier(options.public_key, "manifest_public_key", PUBLIC_KEY_VARIABLE)
         check_order(manifest.path, manifest.sha256, keys)
-
-
-def worker_keys(options: Options, *, may_lack: bool) -> str:
-    """Return the public keys of the workers, of the option or the environment's variable, as PEM.
-
-    Raises SigningError where nothing names any, or, if they ``may_lack``, returns "".
-    """
-    from pytest_manifest.signing import RECEIPT_KEY_VARIABLE
-
-    if may_lack and options.receipt_key is None and not os.environ.get(RECEIPT_KEY_VARIABLE):
-        return ""
-    return _verifier(options.receipt_key, "manifest_receipt_key", RECEIPT_KEY_VARIABLE).pem()
 
 
 def _verifier(given: Path | None, setting: str, variable: str) -> Verifier:

@@ -37,27 +37,21 @@ QUICK = 0.01
 
 
 class AsCompletedScheduling:
-    """Schedule as xdist's own load scheduling until :meth:`bind`, then as :class:`Handout`.
+    """Schedule as xdist's own load scheduling until there is a :class:`Handout`, then by that.
 
-    Implements xdist's ``Scheduling``. Where no test is of an entry it is never bound.
+    Implements xdist's ``Scheduling``. Where no test is of an entry there is none.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         self.config = config
         """What schedulers of xdist's own have as well; plugins read it (pytest-rerunfailures)."""
-        self._load = LoadScheduling(config, log)
+        self.load = LoadScheduling(config, log)
         self.handout: Handout | None = None
-
-    def bind(
-        self, state: ManifestSession, bindings: Sequence[Binding | None], collection: Sequence[str]
-    ) -> None:
-        """Set what each test waits for; all xdist workers have the same collection."""
-        self.handout = Handout(self._load, state, bindings, collection)
 
     def __getattr__(self, name: str) -> object:
         """Return what xdist asks for, of the scheduling in force."""
         of_ours = self.handout is not None and hasattr(Handout, name)
-        return getattr(self.handout if of_ours else self._load, name)
+        return getattr(self.handout if of_ours else self.load, name)
 
 
 @dataclass(eq=False)
@@ -265,7 +259,8 @@ class ControllerHooks:
         for run in runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
-            self._scheduler.bind(self._state, bindings, tests)
+            # All xdist workers have the same collection.
+            self._scheduler.handout = Handout(self._scheduler.load, self._state, bindings, tests)
         if (events := events_of(self._config)) is not None:
             self._wake_loop = tick_while_waiting(
                 events, lambda: self._state.report.poll(), self._pump

@@ -84,11 +84,6 @@ class ReceiptCollector:
         """
         return bool(self._ask(lambda stream: stream.was_read_on()))
 
-    @property
-    def unreadable_results(self) -> Mapping[str, str]:
-        """Return why the stored results of some jobs cannot be read, by task id."""
-        return self.flaws.results
-
     def is_intact(self) -> bool | None:
         """Tell whether the store still has what it was given; None where there is no stream.
 

@@ -75,7 +75,7 @@ class VerdictRecorder(Part):
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of reports and the verdicts that follow at once; then report these."""
         self._context.receivers.note(batch.receiver_failures)
-        for task_id, unreadable in self._collector.unreadable_results.items():
+        for task_id, unreadable in self._collector.flaws.results.items():
             self._facts.unreadable(task_id, unreadable)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on

@@ -16,8 +16,8 @@ from pytest_manifest.plugin.options import ROWS, Options, any_given
 from pytest_manifest.plugin.run_options import (
     check_work_order,
     read_options,
+    receipt_keys,
     refuse_unwritable,
-    worker_keys,
 )
 from pytest_manifest.schema.fields import MOST_SECONDS
 from pytest_manifest.signing import sign_order
@@ -432,22 +432,23 @@ def test_the_environment_names_keys_where_nothing_else_does(
     signer = signing.read_signer(private.decode(), "--key")
     sign_order(order.path, len(order), order.sha256, signer)
     arguments = (M, "--override-ini=manifest_require_signature=true")
+    signed = (M, "--override-ini=manifest_require_signed_receipts=true")
     with pytest.raises(SigningError, match="set manifest_public_key or MANIFEST_PUBLIC_KEY"):
         check_work_order(order, read(pytester, *arguments))
     with pytest.raises(SigningError, match="set manifest_receipt_key or MANIFEST_RECEIPT_KEY"):
-        worker_keys(read(pytester, M), may_lack=False)
-    assert worker_keys(read(pytester, M), may_lack=True) == ""
+        receipt_keys(read(pytester, *signed), None)
+    assert receipt_keys(read(pytester, *signed, "--manifest-audit"), None) == ""
 
     monkeypatch.setenv("MANIFEST_PUBLIC_KEY", str(pytester.path / "people.pub"))
     monkeypatch.setenv("MANIFEST_RECEIPT_KEY", public)
     check_work_order(order, read(pytester, *arguments))
-    assert worker_keys(read(pytester, M), may_lack=False) == public
+    assert receipt_keys(read(pytester, *signed), None) == public
     with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
         check_work_order(
             order, read(pytester, *arguments, "--override-ini=manifest_public_key=other.pub")
         )
-    by_file = read(pytester, M, ini="manifest_receipt_key = other.pub")
-    assert worker_keys(by_file, may_lack=False) == other
+    by_file = read(pytester, *signed, ini="manifest_receipt_key = other.pub")
+    assert receipt_keys(by_file, None) == other
 
 
 @pytest.mark.parametrize(
