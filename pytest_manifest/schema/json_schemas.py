@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urljoin
 
 from pydantic import JsonValue
@@ -50,6 +50,15 @@ _IN_PLACE: Final = frozenset(
     ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 )
 """Keywords whose schemas are applied to the value itself, not to what is in it."""
+_Applied: TypeAlias = Literal["itself", "key", "names", "values", "items"]
+_APPLIED: Final[Mapping[str, _Applied]] = {
+    **dict.fromkeys(_IN_PLACE, "itself"),
+    **dict.fromkeys(("properties", "prefixItems"), "key"),
+    "propertyNames": "names",
+    **dict.fromkeys((*_VALUES, "patternProperties"), "values"),
+    **dict.fromkeys(_ITEMS, "items"),
+}
+"""What of a value the schemas of a keyword are applied to."""
 _REFERENCES: Final = ("$ref", "$dynamicRef")
 _TOO_DEEP: Final = "refers to itself without end, or is nested too deeply"
 _PLAIN_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
@@ -79,11 +88,7 @@ class _Part:
     path: str
     schema: dict[str, Any]
     base: str
-    applied: list[_Part] = field(default_factory=list)
-    names: list[_Part] = field(default_factory=list)
-    values: list[_Part] = field(default_factory=list)
-    items: list[_Part] = field(default_factory=list)
-    by_key: dict[str | int, _Part] = field(default_factory=dict)
+    uses: list[tuple[_Applied, str | int, _Part]] = field(default_factory=list)
 
 
 def schema_problem(schema: dict[str, JsonValue]) -> str:
@@ -162,7 +167,8 @@ class _Parts:
             new = list(self._targets(self._with_inner(new)))
         for part in self._found.values():
             if isinstance(wanted := part.schema.get("$dynamicRef"), str):
-                part.applied += self._dynamic.get(wanted.rpartition("#")[2], ())
+                found = self._dynamic.get(wanted.rpartition("#")[2], ())
+                part.uses += (("itself", "", one) for one in found)
         if self._refers_to_standard and _OWN_NAME in self._dynamic:
             raise SchemaFlawError(
                 f"it: names {_OWN_NAME!r}, as the standard that it refers to does"
@@ -192,7 +198,8 @@ class _Parts:
                     inner = _Part(f"{part.path}.{keyword}{place}".lstrip("."), schema, part.base)
                     self._found[id(schema)] = inner
                     pending.append(inner)
-                _attach(part, keyword, key, inner)
+                if keyword in _APPLIED:
+                    part.uses.append((_APPLIED[keyword], key, inner))
         return every
 
     def _note_names(self, part: _Part) -> None:
@@ -246,7 +253,7 @@ class _Parts:
                         found = _Part(f"{place} ({wanted})", target, base)
                         self._found[id(target)] = found
                         yield found
-                    part.applied.append(found)
+                    part.uses.append(("itself", "", found))
                 elif not isinstance(target, bool):
                     raise SchemaFlawError(f"{place}: refers to {wanted!r}, which is no schema")
 
@@ -281,18 +288,19 @@ def _inner(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | int, dict[str
             yield from ((keyword, k, one) for k, one in value.items() if isinstance(one, dict))
 
 
-def _attach(part: _Part, keyword: str, key: str | int, inner: _Part) -> None:
-    """Note what of a value a part within a part is applied to."""
-    if keyword in _IN_PLACE:
-        part.applied.append(inner)
-    elif keyword in ("properties", "prefixItems"):
-        part.by_key[key] = inner
-    elif keyword == "propertyNames":
-        part.names.append(inner)
-    elif keyword in _VALUES or keyword == "patternProperties":
-        part.values.append(inner)
-    elif keyword in _ITEMS:
-        part.items.append(inner)
+def _of(value: object, what: _Applied, key: str | int) -> Iterable[object]:
+    """Return what of a value a part within a part is applied to."""
+    if what == "itself":
+        return (value,)
+    if isinstance(value, dict):
+        if what == "key":
+            return (value[key],) if key in value else ()
+        return value if what == "names" else value.values() if what == "values" else ()
+    if not isinstance(value, list):
+        return ()
+    if what == "key":
+        return value[key : key + 1] if isinstance(key, int) else ()
+    return value if what == "items" else ()
 
 
 class _Steps:
@@ -316,25 +324,12 @@ class _Steps:
             return self._known[key]
         self._known[key] = 0  # not known yet
         steps = 1
-        for one in part.applied:
-            steps += self.of(one, value)
-        if isinstance(value, dict):
-            for name, item in value.items():
-                for one in part.names:
-                    steps += self.of(one, name)
-                steps += self._within(part, part.values, name, item)
-        elif isinstance(value, list):
-            for number, item in enumerate(value):
-                steps += self._within(part, part.items, number, item)
+        for what, name, inner in part.uses:
+            for one in _of(value, what, name):
+                steps += self.of(inner, one)
         if steps > self._most or len(self._known) > self._pairs:
             raise SchemaFlawError(f"asks for more than {self._most} checks of a value of this size")
         self._known[key] = steps
-        return steps
-
-    def _within(self, part: _Part, every: list[_Part], key: str | int, item: object) -> int:
-        steps = self.of(part.by_key[key], item) if key in part.by_key else 0
-        for one in every:
-            steps += self.of(one, item)
         return steps
 
 
