@@ -35,8 +35,8 @@ class Confirms:
     Here for nothing: a transport's batch has returned only when the broker has answered.
     """
 
-    def published(self) -> None:
-        """Count one more message that was handed to the transport."""
+    def publishing(self) -> None:
+        """Count one more message that is handed to the transport."""
 
     def wait(self) -> list[str]:
         """Return the task ids that the broker sent back as unroutable.
@@ -63,26 +63,7 @@ class RedisConfirms(Confirms):
         return []
 
 
-class Returns(Confirms):
-    """Collect what came back, for channels that wait after each message."""
-
-    def __init__(self, channel: object) -> None:
-        self._returned: list[str] = []
-        on_event(channel, "basic_return", self._on_return)
-
-    def wait(self) -> list[str]:
-        """Give what came back since the last time."""
-        returned, self._returned = self._returned, []
-        return returned
-
-    def _on_return(
-        self, _error: Exception, _exchange: str, _routing_key: str, message: object
-    ) -> None:
-        properties = message.properties  # type: ignore[attr-defined]  # amqp.Message, untyped
-        self._returned.append(str(properties.get("correlation_id")))
-
-
-class AmqpConfirms(Returns):
+class AmqpConfirms(Confirms):
     """RabbitMQ's publisher confirms, waited for once a chunk instead of once a message."""
 
     def __init__(self, channel: object, drain: Callable[[float], None]) -> None:
@@ -90,12 +71,13 @@ class AmqpConfirms(Returns):
         self._next = 1
         self._open: set[int] = set()
         self._refused = 0
-        super().__init__(channel)
+        self._returned: list[str] = []
+        on_event(channel, "basic_return", self._on_return)
         on_event(channel, "basic_ack", self._confirm)
         on_event(channel, "basic_nack", self._on_nack)
         channel.confirm_select()  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
 
-    def published(self) -> None:
+    def publishing(self) -> None:
         """Expect one more confirmation; delivery tags count from 1 in a channel."""
         self._open.add(self._next)
         self._next += 1
@@ -110,7 +92,14 @@ class AmqpConfirms(Returns):
             self._drain(left)
         if self._refused:
             raise DispatchError(f"the broker refused {self._refused} messages")
-        return super().wait()
+        returned, self._returned = self._returned, []
+        return returned
+
+    def _on_return(
+        self, _error: Exception, _exchange: str, _routing_key: str, message: object
+    ) -> None:
+        properties = message.properties  # type: ignore[attr-defined]  # amqp.Message, untyped
+        self._returned.append(str(properties.get("correlation_id")))
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._refused += self._confirm(tag, multiple)
@@ -194,8 +183,8 @@ class PublishConnection:
                     continue
                 # A route or task may say how its messages are sent; what we rely on comes last.
                 options = {**one.options, **self._flags, "declare": [], "retry": False}
+                self._confirms.publishing()  # before: a channel may wait after each message
                 self._send(self._producer, one.attempt.entry.task, one.message, **options)
-                self._confirms.published()
         return unroutable + self._confirms.wait()
 
     def close(self) -> None:
@@ -240,8 +229,6 @@ class PublishConnection:
             return Confirms()
         # Without it RabbitMQ drops, in silence, what no queue is bound for.
         self._flags = {"mandatory": True}
-        if self._connection.transport_options.get("confirm_publish"):
-            return Returns(self._channel)  # It waits after each message already.
         return AmqpConfirms(self._channel, lambda left: self._connection.drain_events(timeout=left))
 
 

@@ -254,16 +254,18 @@ def private_stack(options: Options, key: str, data: Path | None = None) -> Embed
     ``key``: what its workers sign with, as PEM; "": with none. ``data``: its broker's folder.
     """
     from pytest_manifest.stack.client import EmbeddedStack
+    from pytest_manifest.stack.settings import Settings
 
-    return EmbeddedStack(
+    settings = Settings(
         app=_named_app(options, "the private stack"),
         workers=options.workers,
-        cwd=options.root,
+        cwd=str(options.root.resolve()),
         log_format=options.log_format,
         log_level=options.log_level,
-        data=data,
+        data=str(data.absolute()) if data is not None else "",
         signing_key=key,
     )
+    return EmbeddedStack(settings)
 
 
 def nothing_to_resume(manifests: ManifestStore) -> bool:

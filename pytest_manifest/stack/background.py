@@ -19,7 +19,7 @@ from pytest_manifest.ini import batch_setting, put_on_path
 from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.stack import settings
-from pytest_manifest.stack.client import SupervisorClient
+from pytest_manifest.stack.client import EmbeddedStack
 from pytest_manifest.stack.state import (
     changing,
     clean_up,
@@ -213,7 +213,7 @@ def _start(wanted: settings.Settings, directory: Path, timeout: float) -> None:
         )
     log.configure(level="WARNING")
     state, lock = str(state_file(directory)), str(lock_file(directory))
-    client = SupervisorClient(wanted._replace(detached=True, state_file=state, lock_file=lock))
+    client = EmbeddedStack(wanted._replace(detached=True, state_file=state, lock_file=lock))
     client.start()
     try:
         client.wait_workers(timeout)

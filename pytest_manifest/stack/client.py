@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import urlsplit
@@ -26,7 +24,8 @@ from pytest_manifest.files import remove
 from pytest_manifest.processes import kill_group
 from pytest_manifest.redaction.texts import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
-from pytest_manifest.stack.services import tail
+from pytest_manifest.stack.services import tail as tail_of
+from pytest_manifest.stack.settings import WorkerExit
 from pytest_manifest.stack.valkey import FLUSH_SECONDS, is_listening, server_binary
 from pytest_manifest.urls import StackAddress
 
@@ -34,29 +33,20 @@ STOP_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0
 NOISE_LINES: Final = 20
 POLL_SECONDS: Final = 0.005
-CELERY_MODULES: Final = (
-    "celery.app.base",
-    "celery.app.control",
-    "celery.backends.redis",
-    "kombu.transport.redis",
-)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExit:
-    """A worker that died and was restarted.
+class EmbeddedStack:
+    """A broker and a supervised worker of our own, run by a supervisor process.
 
-    ``returncode`` is negative for a signal; ``tail`` holds its log's last lines, without passwords.
-    """
+    ``settings``: which app, by how many processes (those that die Celery replaces), and so on; all
+    of it imports modules from where this process does when it starts it. ``start`` returns at once;
+    the ``wait_*`` methods say when what is ready. Everything ends with ``stop``, and also when this
+    process ends in any other way. It is safe to use from several threads.
 
-    name: str
-    pid: int
-    returncode: int
-    tail: tuple[str, ...] = ()
-
-
-class SupervisorClient:
-    """Start one supervisor and follow it; safe to use from several threads.
+    ``settings.data`` is a folder (made with mode 0700) in which the broker's data and the worker's
+    spool outlive a crash. ``stop`` removes it; when this process or the supervisor is killed it
+    stays, and a new stack on it continues with all queues, unacknowledged messages, results and
+    streams. A folder that a live stack uses is refused: ``wait_broker`` raises the StackError.
 
     ``exits``: each death of the worker so far, after which it was restarted; ``worker_pid``: its
     present pid, None between its death and its restart. ``address``: where jobs are sent, once the
@@ -211,11 +201,11 @@ class SupervisorClient:
             logger.debug("broker {} answers", redact_url(url))
         self.flower_url = news.get("flower_url", self.flower_url)
         if died := news.get("died"):
-            tail = tuple(map(redact, died["tail"]))
-            name, pid, code = died["name"], died["pid"], died["returncode"]
+            name, pid, code, tail = died
             logger.warning("{} (pid {}) ended with code {}", name, pid, code)
             if name == "worker":
-                self.exits.append(WorkerExit(stack_settings.WORKER, pid, code, tail))
+                shown = tuple(map(redact, tail))
+                self.exits.append(WorkerExit(stack_settings.WORKER, pid, code, shown))
         if failed := news.get("failed"):
             self.failure = failure_message(failed)
 
@@ -251,51 +241,8 @@ class SupervisorClient:
             f"worker {stack_settings.WORKER} did not take jobs within {timeout:g} s; is this "
             "machine overloaded, or does the app take that long to import?"
         )
-        lines = tail(stack_settings.worker_log(self.directory), NOISE_LINES)
+        lines = tail_of(stack_settings.worker_log(self.directory), NOISE_LINES)
         return failure_message(stack_settings.Failure(message=message, tail=lines))
-
-
-class EmbeddedStack(SupervisorClient):
-    """A broker and a supervised worker of our own, run by a supervisor process.
-
-    ``workers``: how many processes the worker's pool has; those that die Celery replaces. They
-    import modules from where this process does when it starts them.
-
-    ``start`` returns at once; the ``wait_*`` methods say when what is ready. Everything ends with
-    ``stop``, and also when this process ends in any other way.
-
-    ``data``: a folder (made with mode 0700) in which the broker's data and the worker's spool
-    outlive a crash. ``stop`` removes it; when this process or the supervisor is killed it stays,
-    and a new stack on it continues with all queues, unacknowledged messages, results and streams.
-    A folder that a live stack uses is refused: ``wait_broker`` raises the StackError. Without
-    ``data`` all is in a temporary directory and goes with the stack. ``signing_key``: the private
-    key, as PEM, that its worker signs its reports with.
-    """
-
-    def __init__(
-        self,
-        *,
-        app: str,
-        workers: int,
-        cwd: Path,
-        log_format: str = "text",
-        log_level: str = "INFO",
-        include: str = stack_settings.INCLUDE,
-        data: Path | None = None,
-        signing_key: str = "",
-    ) -> None:
-        super().__init__(
-            stack_settings.Settings(
-                app=app,
-                workers=workers,
-                cwd=str(cwd.resolve()),
-                log_format=log_format,
-                log_level=log_level,
-                include=include,
-                data=str(data.absolute()) if data is not None else "",
-                signing_key=signing_key,
-            )
-        )
 
 
 TAIL_LINES = 10
@@ -366,5 +313,4 @@ def failure_message(failed: stack_settings.Failure) -> str:
 
 def import_celery() -> None:
     """Import Celery, which takes as long as a worker takes to boot, and is needed next."""
-    for name in CELERY_MODULES:
-        importlib.import_module(name)
+    import kombu.transport.redis  # noqa: F401

@@ -32,8 +32,8 @@ from pytest_manifest.process_state import worker_within
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.signing import Signer
 from pytest_manifest.stack import in_memory_worker
-from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.stack.queues import is_of_no_entry
+from pytest_manifest.stack.settings import WorkerExit
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument, signing
 from pytest_manifest.worker.backend_memory import SCHEME, stores

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -71,13 +72,16 @@ def import_path() -> tuple[str, ...]:
     return path if here in path else (here, *path)
 
 
-class Death(TypedDict):
-    """The end of a process that is started again; ``tail``: the last lines of its log."""
+class WorkerExit(NamedTuple):
+    """The end of a process that is started again, as the worker is.
+
+    ``returncode`` is negative for a signal; ``tail``: the last lines of its log.
+    """
 
     name: str
     pid: int
     returncode: int
-    tail: list[str]
+    tail: Sequence[str] = ()
 
 
 class Failure(TypedDict):
@@ -107,7 +111,7 @@ class State(TypedDict, total=False):
     flower: int
     flower_url: str
     flower_password: str
-    died: Death
+    died: WorkerExit
     failed: Failure
 
 

@@ -27,10 +27,10 @@ from pytest_manifest.stack.settings import (
     STOP_AND_KEEP_LINE,
     STOP_LINE,
     WORKER,
-    Death,
     Failure,
     Settings,
     State,
+    WorkerExit,
 )
 from pytest_manifest.stack.state import StateWriter, failure_message, refuse
 
@@ -219,8 +219,7 @@ class Supervisor:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
         tail = services.tail(child.log)
         self.report.say(cast("State", {child.name: 0}))
-        died = Death(name=child.name, pid=pid, returncode=code, tail=tail)
-        self.report.mention({"died": died})
+        self.report.mention({"died": WorkerExit(child.name, pid, code, tail)})
         now = time.monotonic()
         if now - child.started_at > PROVEN_SECONDS:
             child.deaths = []

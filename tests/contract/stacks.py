@@ -14,6 +14,7 @@ from celery import Celery
 from kombu import Connection
 
 from pytest_manifest.stack.client import EmbeddedStack
+from pytest_manifest.stack.settings import Settings
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
 from tests import processes
@@ -47,7 +48,7 @@ def memory() -> Iterator[MemoryStack]:
 @contextmanager
 def embedded(concurrency: int = 1) -> Iterator[EmbeddedStack]:
     """A Valkey and a worker of our own."""
-    stack = EmbeddedStack(app=APP, workers=concurrency, cwd=ROOT)
+    stack = EmbeddedStack(Settings(APP, concurrency, str(ROOT)))
     try:
         stack.start()
         stack.wait_broker(START_SECONDS)

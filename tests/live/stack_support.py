@@ -17,6 +17,7 @@ import redis
 from celery import Celery
 
 from pytest_manifest.stack.client import EmbeddedStack, own_pythonpath
+from pytest_manifest.stack.settings import Settings
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 
@@ -64,7 +65,8 @@ def embedded(
     data: Path | None = None,
 ) -> Iterator[EmbeddedStack]:
     """A stack that was started and is ended in any case."""
-    stack = EmbeddedStack(app=app, workers=workers, cwd=folder, log_format=log_format, data=data)
+    kept = str(data.absolute()) if data else ""
+    stack = EmbeddedStack(Settings(app, workers, str(folder), log_format=log_format, data=kept))
     try:
         stack.start()
         yield stack
@@ -84,7 +86,7 @@ def client(address: StackAddress) -> Iterator[Celery]:
     app = Celery(broker=address.broker_url, backend=address.backend_url, set_as_current=False)
     with app:
         yield app
-        # Results call their store as they are collected; with Celery 5.3 for 20 s, if it is gone.
+        # Results call their store as they are collected; with Celery 5.4 for 20 s, if it is gone.
         gc.collect()
         app.backend.client.close()
 

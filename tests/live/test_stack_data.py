@@ -55,8 +55,10 @@ import json, sys
 from pathlib import Path
 from celery import Celery
 from pytest_manifest.stack.client import EmbeddedStack
+from pytest_manifest.stack.settings import Settings
 
-stack = EmbeddedStack(app="stackapp:app", workers=2, cwd=Path.cwd(), data=Path("data"))
+data = str(Path("data").absolute())
+stack = EmbeddedStack(Settings("stackapp:app", 2, str(Path.cwd()), data=data))
 stack.start()
 stack.wait_workers(60)
 url = stack.wait_broker(1).broker_url
@@ -283,14 +285,15 @@ import os, resource, signal, sys
 from pathlib import Path
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.client import EmbeddedStack
+from pytest_manifest.stack.settings import Settings
 
 # Byte code that is cut short would break every process after this one.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-data = Path(sys.argv[2]) if sys.argv[2:] else None
-stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=Path.cwd(), data=data)
+data = str(Path(sys.argv[2]).absolute()) if sys.argv[2:] else ""
+stack = EmbeddedStack(Settings("stackapp:app", 1, str(Path.cwd()), data=data))
 try:
     stack.start()
     stack.wait_workers(60)

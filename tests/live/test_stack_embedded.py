@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.client import EmbeddedStack
+from pytest_manifest.stack.settings import Settings
 from pytest_manifest.stack.valkey import ping, unblock_clients
 from pytest_manifest.urls import StackAddress
 from tests.live.stack_support import (
@@ -237,7 +238,7 @@ def test_stop_can_be_begun_early(tmp_path: Path) -> None:
 
 def test_an_unstarted_stack_can_be_stopped(tmp_path: Path) -> None:
     """Stopping what was never started does nothing; waiting for it is an error."""
-    stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=tmp_path)
+    stack = EmbeddedStack(Settings("stackapp:app", 1, str(tmp_path)))
     stack.stop()
 
     with pytest.raises(StackError, match="not started"):

@@ -35,8 +35,9 @@ OWNER = """
 import json, os, sys, time
 from pathlib import Path
 from pytest_manifest.stack.client import EmbeddedStack
+from pytest_manifest.stack.settings import Settings
 
-stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=Path.cwd())
+stack = EmbeddedStack(Settings("stackapp:app", 1, str(Path.cwd())))
 stack.start()
 try:
     stack.wait_workers(60)
