@@ -248,14 +248,10 @@ def _sum(one: Holding) -> str:
 
 
 def _remedies(worst: Holding, held_for: Visibility) -> str:
-    ways = []
-    if timeout := worst.longest_timeout(held_for.timeout):
-        ways.append(f'give the entries a "timeout" of {timeout} s or less')
-    if worst.delay:
-        ways.append("shorten the countdown")
-    if worst.ahead > 1:
-        ways.append("set worker_prefetch_multiplier = 1")
-    ways.append(f"raise {held_for.where} above {worst.held:g}")
-    ways.append(f"set manifest_accept = {REDELIVERY} where running twice does no harm")
-    words = ", or ".join(ways)
-    return f"{words[0].upper()}{words[1:]}"
+    timeout = worst.longest_timeout(held_for.timeout)
+    shorter = f'give the entries a "timeout" of {timeout} s or less'
+    way = f"{shorter if timeout else 'shorten the countdown'}, raise {held_for.where} above"
+    return (
+        f"{way[0].upper()}{way[1:]} {worst.held:g}, or set manifest_accept = {REDELIVERY} where "
+        "running twice does no harm"
+    )

@@ -293,33 +293,6 @@ class WithoutLook:
         return self.earlier_meta(task_id)
 
 
-FIRST: Final = "manifest_first"
-"""The attribute of what a pool's processes begin with: what they began with before."""
-
-
-def begin_processes_by(begin: Callable[[Any, str], None]) -> None:
-    """Have the processes of a pool begin with a function, which calls :func:`begin_process`.
-
-    Where each is a fresh interpreter it imports that function's module before the app.
-    Relies on ``celery.concurrency.prefork.process_initializer`` being looked up when the pool
-    starts (Celery 5.7).
-    Test: ``test_compat_celery.py::test_processes_of_a_pool_begin_with_another_function``.
-    """
-    from celery.concurrency import prefork
-
-    if prefork.process_initializer is not begin:
-        setattr(begin, FIRST, prefork.process_initializer)
-        prefork.process_initializer = begin
-
-
-def begin_process(app: Any, hostname: str) -> None:
-    """Do what a process of a pool begins with in Celery."""
-    from celery.concurrency import prefork
-
-    stock = prefork.process_initializer
-    getattr(stock, FIRST, stock)(app, hostname)
-
-
 SENT_OTHERWISE: Final = ("celery.map", "celery.starmap", "celery.chunks")
 """Tasks of signatures that are sent under another id (before Celery 5.7), or as a group."""
 

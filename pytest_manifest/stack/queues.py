@@ -6,7 +6,6 @@ are at least reported before their broker is removed.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -17,6 +16,7 @@ from loguru import logger
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pytest_manifest.broker.locating.redis import parse_json, unacked_message
 from pytest_manifest.schema.wire import HEADER_PARENT, HEADER_RUN
 
 LIMIT: Final = 20_000
@@ -62,12 +62,11 @@ def _messages(client: redis.Redis) -> Iterator[object]:
     for key in client.scan_iter(_type="list"):
         start = 0
         while chunk := client.lrange(key, start, start + CHUNK - 1):
-            yield from map(_parsed, chunk)
+            yield from map(parse_json, chunk)
             start += len(chunk)
     for key in client.scan_iter("*unacked", _type="hash"):
         for _, taken in client.hscan_iter(key):
-            parts = _parsed(taken)  # message, exchange, routing key
-            yield parts[0] if isinstance(parts, list) and parts else None
+            yield unacked_message(taken)
 
 
 def _tasks(messages: Iterable[object]) -> Iterator[str]:
@@ -80,13 +79,6 @@ def _tasks(messages: Iterable[object]) -> Iterator[str]:
 def is_of_no_entry(headers: Mapping[str, object]) -> bool:
     """Return whether a message carries another task than an entry's own job."""
     return HEADER_RUN not in headers or HEADER_PARENT in headers
-
-
-def _parsed(raw: object) -> object:
-    try:
-        return json.loads(raw) if isinstance(raw, bytes) else None
-    except ValueError:
-        return None
 
 
 def broker_lines(url: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import signal
 import sys
 import tempfile
@@ -38,7 +38,7 @@ BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
 GRACE_SECONDS = 2.0
 END_CHECK_SECONDS = 0.02
-PARENT_CHECK_SECONDS = 0.5
+CHECK_SECONDS = 0.05
 # A worker that dies this often before it was ever ready will never be.
 BOOT_DEATHS = 3
 # Valkey that dies this often, each time before PROVEN_SECONDS, is not helped by another start.
@@ -76,8 +76,9 @@ class Supervisor:
         self.ready = False
         self.stopping = False
         self._input = b""
-        self._selector = selectors.DefaultSelector()
-        self._listen()
+        self._has_input = True
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop_requested)
 
     def run(self) -> None:
         """Start everything, keep it up until told otherwise, then end it."""
@@ -86,7 +87,7 @@ class Supervisor:
             if not self.stopping:
                 self._start_rest()
             while not self.stopping:
-                self._wait(self._pause())
+                self._wait(CHECK_SECONDS)
                 self._check_children()
         except Exception as error:
             self._fail(failure_message(error, self.directory), [])
@@ -155,36 +156,12 @@ class Supervisor:
 
     # Watching
 
-    def _listen(self) -> None:
-        self._wake, waker = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(waker, False)
-        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop_requested)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._selector.register(self._wake, selectors.EVENT_READ)
-        self._selector.register(0, selectors.EVENT_READ)
-
     def _stop_requested(self, *_: object) -> None:
         self.stopping = True
 
-    def _pause(self) -> float | None:
-        """Give the seconds until something is due."""
-        times = [child.restart_at for child in self.children.values()]
-        due = [one for one in times if one is not None]
-        soon = max(0.0, min(due) - time.monotonic()) if due else None
-        if self.settings.detached:
-            return soon
-        return PARENT_CHECK_SECONDS if soon is None else min(soon, PARENT_CHECK_SECONDS)
-
-    def _wait(self, seconds: float | None) -> None:
-        for key, _ in self._selector.select(seconds):
-            if key.fd == 0:
-                self._read_input()
-            else:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
+    def _wait(self, seconds: float) -> None:
+        if select.select([0] if self._has_input else [], [], [], seconds)[0]:
+            self._read_input()
         # The pipe stays open where the client had forked before it was killed; this does not.
         if not self.settings.detached and os.getppid() != self.parent:
             self.stopping = True
@@ -192,7 +169,7 @@ class Supervisor:
     def _read_input(self) -> None:
         data = os.read(0, 4096)
         if not data:
-            self._selector.unregister(0)
+            self._has_input = False
             # A detached stack stays, once its client has seen it ready.
             if not (self.settings.detached and self.ready):
                 self.stopping = True

@@ -149,7 +149,7 @@ def test_a_risk_names_the_simplest_remedy_first_and_can_be_accepted() -> None:
     many = demand_of(batch(10, 1800))
     [found] = held(many, worker)
     assert found.level == "error"
-    assert 'Give the entries a "timeout" of 899 s or less, or set worker_prefetch' in found.message
+    assert 'Give the entries a "timeout" of 899 s or less, raise ' in found.message
     assert "raise visibility_timeout above 7200, or set manifest_accept" in found.message
     assert all(len(sentence) <= 200 for sentence in found.message.split(". "))
     assert held(demand_of(batch(10, 899)), worker) == []

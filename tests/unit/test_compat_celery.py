@@ -19,7 +19,6 @@ from celery.app.task import extract_exec_options
 from celery.app.trace import build_tracer, trace_task_ret
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
-from celery.concurrency import prefork
 from celery.worker.consumer import Consumer, Tasks
 from kombu.pools import ProducerPool
 
@@ -272,37 +271,6 @@ def test_a_store_becomes_one_of_a_subclass(app: Celery) -> None:
     compat.turn_store_into(store, Sub)
     assert isinstance(store, Sub)
     assert store.app is app
-
-
-def test_processes_of_a_pool_begin_with_another_function(
-    app: Celery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pool looks it up when it starts; what it would have begun with is called by ours."""
-    begun: list[object] = []
-    made: list[Any] = []
-
-    def celerys(app: object, hostname: str) -> None:
-        begun.append((app, hostname))
-
-    def begin(app: object, hostname: str) -> None:
-        compat.begin_process(app, hostname)
-
-    class Pool(SimpleNamespace):
-        def __init__(self, *_: object, **options: object) -> None:
-            made.append(options)
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(prefork, "process_initializer", celerys)
-    for _ in range(2):
-        compat.begin_processes_by(begin)
-    pool = prefork.TaskPool(1, app=app)
-    monkeypatch.setattr(pool, "Pool", Pool)
-    monkeypatch.setattr(pool, "BlockingPool", Pool)
-    with pytest.raises(KeyboardInterrupt):
-        pool.on_start()
-    assert made[0]["initializer"] is begin
-    begin("app", "host")
-    assert begun == [("app", "host")]
 
 
 def test_options_that_a_task_may_have_are_those_of_celery() -> None:

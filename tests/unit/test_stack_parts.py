@@ -91,9 +91,9 @@ def test_a_failure_ends_with_the_log() -> None:
 def test_a_worker_that_root_runs_starts_without_a_warning() -> None:
     """Also with ``PYTHONWARNINGS=error``; where it ends, the log's last line is another one's."""
     program = """
-        import runpy, sys, warnings
+        import celery.__main__, sys, warnings
         said = "You're running the worker with superuser privileges: this is"
-        runpy.run_module = lambda *_, **__: warnings.warn(said)
+        celery.__main__.main = lambda: warnings.warn(said)
         sys.argv = ["python", "celery"]
         from pytest_manifest.stack.celery_program import main
         main()
