@@ -303,23 +303,6 @@ def idle_queues(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]
     return [queue for queue in sorted(needed) if queue not in consumed]
 
 
-def misrouted(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
-    """Warn of tasks that go to a queue where a worker does not know them, though others do."""
-    known = {task for worker in workers for task in worker.tasks}
-    warnings = []
-    for queue, tasks in sorted(needed.items()):
-        there = [one for one in workers if one.queues and queue in one.queues and one.tasks]
-        for task in sorted(known & set(tasks)):
-            strangers = [worker.name for worker in there if task not in worker.tasks]
-            if strangers:
-                warnings.append(
-                    f"task {task} goes to queue {queue!r}, which {', '.join(strangers)} consumes "
-                    f"without knowing it; its jobs will fail there, so route it to a queue of "
-                    f"workers that do"
-                )
-    return warnings
-
-
 DISAGREEMENTS: Final[Mapping[bool, str]] = {
     False: (
         "early, so a job whose worker dies is not run again, though {} of {} entries are declared "

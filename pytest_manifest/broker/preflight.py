@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from pytest_manifest.broker import checks, rules
-from pytest_manifest.broker.checks import Demand, Finding, Level, demand_of, tasks_by_queue
+from pytest_manifest.broker.checks import Demand, Finding, Level, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.locating.worker_replies import (
     ASKING,
@@ -35,14 +35,6 @@ from pytest_manifest.broker.workers import (
     workers_of,
 )
 from pytest_manifest.urls import scheme_of
-
-__all__ = [
-    "Demand",
-    "Preflight",
-    "add_consumers",
-    "demand_of",
-    "preflight",
-]
 
 NO_CONTROL: Final = (
     "a broker reached by {scheme}:// carries no remote control, so no worker can be asked: task "

@@ -314,7 +314,6 @@ RULES: Final = (
     Rule("limits", "error", None, _held),
     Rule("limits", "warning", None, _rabbitmq),
     Rule("pools", "warning", "warning", _pools),
-    Rule("queues", "warning", "warning", lambda c: checks.misrouted(c.needed, c.workers)),
     Rule("queues", "error", "warning", _idle),
     Rule("queues", "ok", None, _consumed),
     Rule("acks_late", "warning", "ok", _acknowledgement),

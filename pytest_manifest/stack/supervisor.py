@@ -111,7 +111,13 @@ class Supervisor:
                 break
             # Mostly another process was quicker to take the port.
         else:
-            self._fail(self._broker_failure(), services.tail(broker.log))
+            message = f"the private Valkey server does not start in {self.directory}"
+            if self.data is not None:
+                message += (
+                    f", with the data in {self.data.path} (move that folder away to start without "
+                    "them)"
+                )
+            self._fail(message, services.tail(broker.log))
             return
         if self.data is not None and not self.stopping:
             valkey.forget_nodes(self.port, self.password)
@@ -132,14 +138,6 @@ class Supervisor:
             self._wait(0.002)
         broker.signal_group()
         return False
-
-    def _broker_failure(self) -> str:
-        if self.data is not None and self.data.is_old:
-            return (
-                f"the private Valkey server does not start with the data in {self.data.path} (move "
-                "that folder away to start without them)"
-            )
-        return f"the private Valkey server does not start in {self.directory}"
 
     def _start_rest(self) -> None:
         url = services.broker_url(self.port, self.password)

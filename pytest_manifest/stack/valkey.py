@@ -185,11 +185,6 @@ class DataFolder:
     def spool(self) -> Path:
         return self.path / "spool"
 
-    @property
-    def is_old(self) -> bool:
-        """Tell whether a broker has written here before."""
-        return (self.path / "appendonlydir").exists()
-
     def begin(self) -> None:
         """Mark the folder as in use by a broker, until :meth:`end`.
 

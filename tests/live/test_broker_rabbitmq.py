@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from pytest_manifest.broker.preflight import demand_of, preflight
+from pytest_manifest.broker.checks import demand_of
+from pytest_manifest.broker.preflight import preflight
 from pytest_manifest.broker.publisher import CHUNK, Publisher
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.schema import Entry

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from pytest_manifest.broker.checks import demand_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.preflight import Preflight, add_consumers, demand_of, preflight
+from pytest_manifest.broker.preflight import Preflight, add_consumers, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS
 from pytest_manifest.errors import StackError

@@ -78,12 +78,6 @@ def test_a_tree_is_told(bench: Bench, task: str, args: tuple[int, ...], hows: Ho
     assert tree.unsent() == set()
 
 
-def test_members_of_a_group_are_told_in_one_record(bench: Bench) -> None:
-    """As many as there are, up to a limit."""
-    tree = grown(bench, "grouped", 20)
-    assert [len(record.children) for record in tree.told] == [20]
-
-
 def test_children_know_their_queue(bench: Bench) -> None:
     """As far as the message says."""
     tree = grown(bench, "loop", 1)

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from pytest_manifest.broker.preflight import Preflight, demand_of, preflight
+from pytest_manifest.broker.checks import demand_of
+from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress

@@ -223,17 +223,6 @@ def test_idle_queues() -> None:
     assert checks.idle_queues(needed, [one, Worker("3")]) == []
 
 
-def test_task_that_its_queue_does_not_know() -> None:
-    """A task routed to workers that do not have it is a warning, though others have it."""
-    workers = [
-        Worker("w1", {"t": False}, frozenset({"a"})),
-        Worker("w2", {"u": False}, frozenset({"b"})),
-    ]
-
-    [warning] = checks.misrouted({"b": {"t", "u", "nobody's"}, "a": {"t"}}, workers)
-    assert warning.startswith("task t goes to queue 'b', which w2 consumes without knowing it")
-
-
 def test_acknowledgement_notices() -> None:
     """A line where the declarations disagree, none where they agree or nobody knows."""
     demand = demand_of(

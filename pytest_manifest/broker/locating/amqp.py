@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.broker.locating import worker_replies
@@ -16,17 +15,10 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
 
+Count = tuple[str, int, int]
+"""A queue's name, and how many messages and consumers the broker counts."""
 GREEN: Final = ("gevent", "eventlet")
 """Pools whose workers answer in a greenlet of its own, whatever keeps that which reads messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The broker's counts of one queue."""
-
-    name: str
-    messages: int
-    consumers: int
 
 
 class AmqpLocator(worker_replies.WorkerLocator):
@@ -40,11 +32,11 @@ class AmqpLocator(worker_replies.WorkerLocator):
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Count the waiting messages: none can be seen, and nothing is hidden where none waits."""
         counts = [*self._counts(self.queues), *self._counts(delaying_queues(), all_or_none=True)]
-        self._consumers = {one.name: one.consumers for one in counts}
+        self._consumers = {name: consumers for name, _, consumers in counts}
         waiting = ", ".join(
-            f"{one.messages} {'waits' if one.messages == 1 else 'wait'} in {one.name!r}"
-            for one in counts
-            if one.messages
+            f"{messages} {'waits' if messages == 1 else 'wait'} in {name!r}"
+            for name, messages, _ in counts
+            if messages
         )
         if not waiting:
             return {}, worker_replies.unknown_queues(self.queues)
@@ -93,6 +85,6 @@ class AmqpLocator(worker_replies.WorkerLocator):
         for name in names:
             found = self.publisher.control.count(name)
             if found is not None:
-                yield Count(name, *found)
+                yield name, *found
             elif all_or_none:
                 return
