@@ -25,12 +25,10 @@ def other_connections(app: Any, pool: object, store: object) -> Iterator[None]:
     app has made for one thread.
     Test: ``test_compat_celery.py::test_an_app_uses_other_connections_for_a_while``.
     """
-    kept = app._pool, app._backend_cache
-    app._pool, app._backend_cache = pool, store
-    try:
+    from unittest.mock import patch
+
+    with patch.multiple(app, _pool=pool, _backend_cache=store):
         yield
-    finally:
-        app._pool, app._backend_cache = kept
 
 
 def answer_settings(
@@ -189,13 +187,10 @@ def in_place_of(task: Any, name: str, call: Callable[..., object]) -> Iterator[N
     Relies on a task being asked for its functions each time (Celery 5.7).
     Test: ``test_compat_celery.py::test_a_task_that_repeats_itself_calls_another_function``.
     """
-    own = {name: vars(task)[name]} if name in vars(task) else {}
-    setattr(task, name, call)
-    try:
+    from unittest.mock import patch
+
+    with patch.object(task, name, call, create=True):
         yield
-    finally:
-        del vars(task)[name]
-        vars(task).update(own)
 
 
 def running(task: Any, call: Callable[..., object]) -> AbstractContextManager[None]:

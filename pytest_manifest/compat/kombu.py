@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 
@@ -122,19 +122,16 @@ def empty_memory() -> Iterator[None]:
     5.7).
     Test: ``test_compat_kombu.py::test_a_broker_in_memory_is_empty_for_a_while``.
     """
+    from unittest.mock import patch
+
     from kombu.transport import memory
 
     state = memory.Transport.global_state
     tables: list[Any] = [memory.Channel.queues, state.exchanges, state.bindings, state.queue_index]
-    kept = [table.copy() for table in tables]
-    for table in tables:
-        table.clear()
-    try:
+    with ExitStack() as parts:
+        for table in tables:
+            parts.enter_context(patch.dict(table, clear=True))
         yield
-    finally:
-        for table, content in zip(tables, kept, strict=True):
-            table.clear()
-            table.update(content)
 
 
 def queued_headers() -> Iterator[object]:

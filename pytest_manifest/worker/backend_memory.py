@@ -134,10 +134,8 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.thread_safe = True
-        self._store = stores.now  # a job that outlives its stack has no other one's
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._store.get(key)
+        self._store = store = stores.now  # a job that outlives its stack has no other one's
+        self.get, self.incr, self.delete = store.get, store.incr, store.delete
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self._store.get(key) for key in keys]
@@ -148,12 +146,6 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
             self.deliver(pending)
             pending.mark_sent()
         self._store.set(key, _bytes(value))
-
-    def incr(self, key: bytes) -> int:
-        return self._store.incr(key)
-
-    def delete(self, key: bytes) -> None:
-        self._store.delete(key)
 
     def as_uri(self, *_: object, **__: object) -> str:
         return f"{SCHEME}://"
