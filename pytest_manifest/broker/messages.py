@@ -257,8 +257,12 @@ def own_senders(app: Celery, tasks: Mapping[str, Task]) -> dict[str, str]:
 
 def _owner(kind: type, name: str, base: type) -> str:
     """Name the class below ``base`` that has a function of its own; "" where none has."""
-    own = getattr(kind, name)
-    return "" if own is getattr(base, name) else f"{own.__module__}.{own.__qualname__}"
+    for one in kind.__mro__:
+        if one is base:
+            return ""
+        if name in vars(one):
+            return f"{one.__module__}.{one.__qualname__}.{name}"
+    return ""
 
 
 def sending_notice(senders: Mapping[str, str], names: Iterable[str], *, called: bool) -> list[str]:
