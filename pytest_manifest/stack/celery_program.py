@@ -35,14 +35,12 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
-    # By these its usage names the program.
-    global __package__
-    __package__ = "celery"
     sys.argv[:2] = [str(program.__file__)]
     program.main()
 
 
 if __name__ == "__main__":
+    __package__ = "celery"  # by which, and argv[0], its usage names the program
     main()
 elif (_url := os.environ.get(private.URL_VARIABLE)) and not private.is_kept():
     private.keep_to(_url)
