@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import get_type_hints
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -389,11 +389,7 @@ class Preview:
     longest_timeout: float = 0.0
     cost: float | None = None
 
-    def lines(
-        self,
-        routed: Mapping[str, str] = MappingProxyType({}),
-        limits: Mapping[str, int] = MappingProxyType({}),
-    ) -> Iterator[str]:
+    def lines(self, routed: Mapping[str, str], limits: Mapping[str, int]) -> Iterator[str]:
         """Yield the preview as lines of plain text.
 
         ``routed``: the queue of each task whose entries name none, where the app is at hand;

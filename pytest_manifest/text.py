@@ -6,7 +6,6 @@ Every escaper, shortener and duration format of the package is here. What a form
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -91,11 +90,6 @@ def json_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-
-
-def is_drawable(text: str) -> bool:
-    """Return whether a terminal draws each character, and obeys none."""
-    return text.isprintable()
 
 
 def number_unprintable(text: str) -> str:
@@ -215,9 +209,7 @@ def cut(text: str, width: int, ellipsis: str = "...") -> str:
 
 def short_path(path: Path, root: Path) -> str:
     """Return the path as a person would type it: relative where it lies below ``root``."""
-    with contextlib.suppress(ValueError):
-        return str(path.relative_to(root))
-    return str(path)
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 # Counts, durations and rates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -303,10 +302,10 @@ class Links:
         fragment = f"#L{line}" if line else ""
         if self.blob is None:
             return f"{self.file(path)}{fragment}"
-        with contextlib.suppress(ValueError):
-            inside = path.resolve().relative_to(self.folder)
-            return f"{self.blob}/{_quoted(inside)}{fragment}" if self.blob else None
-        return None
+        inside = path.resolve()
+        if not self.blob or not inside.is_relative_to(self.folder):
+            return None
+        return f"{self.blob}/{_quoted(inside.relative_to(self.folder))}{fragment}"
 
     def file(self, path: Path) -> str | None:
         """Return the address of a file that the run has left; on GitHub it is on the runner."""

@@ -89,10 +89,6 @@ class Notices(list[str]):
         return new
 
 
-def _never() -> float:
-    return math.inf
-
-
 @dataclass
 class RunReport:
     """One session as its reporters see it.
@@ -109,7 +105,7 @@ class RunReport:
     ledgers: Callable[[], Mapping[Path, Path]]
     runs: list[Run] = field(default_factory=list)
     notices: Notices = field(default_factory=Notices)
-    poll: Callable[[], float] = field(default_factory=lambda: _never)
+    poll: Callable[[], float] = lambda: math.inf
     lacks_artifacts: bool = False
     """True if a file that this session had to write could not be written."""
 

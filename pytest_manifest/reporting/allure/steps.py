@@ -45,7 +45,7 @@ _ISSUES: Final = ("issue", "issues", "known_issue")
 
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
-    for name in _LABELS if entry.meta or entry.tags else ():
+    for name in _LABELS:
         for value in _values(entry, name):
             if name != "severity" or value.lower() in SEVERITIES:
                 yield name, value.lower() if name == "severity" else visible(value)
@@ -56,8 +56,6 @@ def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[tup
 
     ``pattern`` returns an issue's address by its name, None if it knows none.
     """
-    if not (entry.meta or entry.tags):
-        return
     seen: set[str] = set()
     for kind, keys in (("issue", _ISSUES), ("link", ("link", "links"))):
         for name in (name for key in keys for name in _values(entry, key)):

@@ -187,10 +187,8 @@ class _Body:
 
     def _close_block(self) -> None:
         self._spent += self._write_packed(f"details-{self._blocks}", self._block)
-        if self._trees is not None:
-            trees = self._trees.close_block(self._blocks)
-            if trees:
-                self._write_packed(f"trees-{self._blocks}", trees)
+        if self._trees is not None and (trees := self._trees.close_block(self._blocks)):
+            self._write_packed(f"trees-{self._blocks}", trees)
         self._blocks += 1
         self._limit = self._next_limit(len(self._block))
         self._block = []
