@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.cli.facts import of_descendant
+from pytest_manifest.cli.show import of_descendant
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored, Withheld

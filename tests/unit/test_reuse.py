@@ -16,7 +16,7 @@ import pytest
 from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.cli.facts import show_facts
+from pytest_manifest.cli.show import show_facts
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
 from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger
