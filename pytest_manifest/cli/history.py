@@ -174,15 +174,16 @@ def _document(history: EntryHistory) -> JsonValue:
 def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
     number = len(described)
     say(f"{file}: {'the last run' if number == 1 else f'the last {number} runs, oldest first'}")
-    fields = ["run", "began", "status", "entries"]
-    fields += ["descendants"] if any(one["descendants"] for one in described) else []
+    numbers = [
+        "entries",
+        *(["descendants"] if any(one["descendants"] for one in described) else []),
+    ]
     rows = []
     for one in described:
-        shown_at = {**one, "began": str(one["created_at"])[:19]}
-        counts = _counts(one["verdicts"], one["reused"])
-        rows.append([*(str(shown_at[name]) for name in fields), counts])
-    columns = [f"#{name}" if name in ("entries", "descendants") else name for name in fields]
-    write_table([*columns, "verdicts"], rows)
+        cells = [str(one["run"]), str(one["created_at"])[:19], str(one["status"])]
+        cells += (str(one[name]) for name in numbers)
+        rows.append([*cells, _counts(one["verdicts"], one["reused"])])
+    write_table(["run", "began", "status", *(f"#{name}" for name in numbers), "verdicts"], rows)
 
 
 def _counts(verdicts: JsonValue, reused: JsonValue) -> str:

@@ -236,11 +236,8 @@ def times(one: AttemptRecord | None, subject: Subject) -> dict[str, int]:
     A stop that is not known is the moment at which a live session read the verdict, or the start.
     An attempt that was never sent has the times of its test.
     """
-    start = (
-        None
-        if one is None
-        else steps.milliseconds(one.started_at or one.received_at or one.sent_at)
-    )
+    began = None if one is None else one.started_at or one.received_at or one.sent_at
+    start = steps.milliseconds(began)
     if one is None or start is None:
         return {"start": subject.own["start"], "stop": subject.own["stop"]}
     stop = start if one.was_found_dead else steps.milliseconds(one.finished_at)

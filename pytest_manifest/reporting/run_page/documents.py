@@ -249,12 +249,9 @@ def _actual(record: EntryRecord, text: Shortening) -> str | None:
         answers["result"] = receipt.result
     if "error" in written or error is not None:
         answers["error"] = None if error is None else {"type": error.type, "message": error.message}
-    if "max_runtime" in written:
-        answers["runtime"] = rounded(receipt.runtime)
-    if "max_wait" in written:
-        answers["wait"] = rounded(receipt.wait)
-    if "executions" in written:
-        answers["executions"] = receipt.executions
+    times = {"max_runtime": rounded(receipt.runtime), "max_wait": rounded(receipt.wait)}
+    numbers = times | {"executions": receipt.executions}
+    answers |= {name.removeprefix("max_"): numbers[name] for name in numbers if name in written}
     return text.json("actual", answers)
 
 
