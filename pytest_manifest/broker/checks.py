@@ -126,7 +126,6 @@ class TaskDemand:
     """The entries of one task; times in seconds.
 
     ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
-    ``longest_delay``: by countdown or eta; ``longest_occupation``: with the timeout added.
     ``judges_descendants``: the id of one that says what must become of the tasks that it starts;
     ``judges_times``: of one that says how long its job may wait or run.
     """
@@ -135,8 +134,6 @@ class TaskDemand:
     idempotent: int = 0
     unretried: int = 0
     longest_timeout: float = 0.0
-    longest_delay: float = 0.0
-    longest_occupation: float = 0.0
     judges_descendants: str | None = None
     judges_times: str | None = None
 
@@ -217,7 +214,7 @@ def demand_of(
             demand.samples[key], demand.held[key] = entry, HeldEntries()
         limited = entry if own[key] is None else with_effective_timeout(entry, own[key])
         delay = delay_of(entry, moment)
-        _add(task, limited, delay)
+        _add(task, limited)
         demand.held[key].add(limited, delay)
     return demand
 
@@ -232,7 +229,7 @@ def delay_of(entry: Entry, now: datetime) -> float:
     return max(0.0, (eta - now).total_seconds())
 
 
-def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
+def _add(task: TaskDemand, entry: Entry) -> None:
     task.count += 1
     task.idempotent += entry.idempotent
     if expects_something(entry):
@@ -241,8 +238,6 @@ def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
         task.judges_times = task.judges_times or entry.id
     task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
-    task.longest_delay = max(task.longest_delay, delay)
-    task.longest_occupation = max(task.longest_occupation, delay + entry.timeout)
 
 
 def tasks_by_queue(queues: Mapping[TaskAndQueue, str | None]) -> dict[str, set[str]]:

@@ -226,8 +226,9 @@ def _rabbitmq(case: Case) -> Found:
 
 def rabbitmq(demand: Demand, late: Collection[str]) -> Iterator[str]:
     """Say what RabbitMQ does with messages that are held for long."""
-    for name, task in sorted(demand.tasks.items()):
-        held = task.longest_occupation if name in late else task.longest_delay
+    for name in sorted(demand.tasks):
+        sums = [one for (task, _), one in demand.held.items() if task == name]
+        held = max(one.longest_occupation if name in late else one.longest_delay for one in sums)
         if held >= CONSUMER_TIMEOUT:
             yield (
                 f"task {name} may keep a message unacknowledged for {held:g} s, and RabbitMQ "

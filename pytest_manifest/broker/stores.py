@@ -279,7 +279,7 @@ def _parse_redis(scheme: str, url: str) -> _Store:
         path = urlsplit(url.partition(";")[0]).path
         return _Store("redis", addresses.SENTINEL, None, path.strip("/") or "0")
     parts = urlsplit(url)
-    port = _port(parts) or REDIS_PORT
+    port = parts.port or REDIS_PORT
     return _Store("redis", _host(parts), port, parts.path.strip("/") or "0")
 
 
@@ -288,7 +288,7 @@ def _parse_database(scheme: str, url: str) -> _Store:
     kind = f"db+{scheme.partition('+')[0]}"
     if kind == "db+sqlite":
         return _Store(kind, "localhost", None, parts.path)
-    return _Store(kind, _host(parts), _port(parts), parts.path.strip("/"))
+    return _Store(kind, _host(parts), parts.port, parts.path.strip("/"))
 
 
 def _hosts(urls: str) -> set[str]:
@@ -298,13 +298,6 @@ def _hosts(urls: str) -> set[str]:
 def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     return "localhost" if host in LOOPBACK else host
-
-
-def _port(parts: SplitResult) -> int | None:
-    try:
-        return parts.port
-    except ValueError:  # no number: whoever connects says so
-        return None
 
 
 def _configured_store(app: Celery) -> str:
