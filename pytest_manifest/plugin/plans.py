@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -106,9 +106,17 @@ class Plans:
         options = self._context.options
         values = convert_options(spec, self._options.get(spec.name, {}))
         with closing(PlanBuilder(spec, values)) as builder:
-            with _database_explained(spec.name):
+            try:
                 fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
                 spec.function(builder, *fixtures, **values)
+            except RuntimeError as error:
+                if "Database access not allowed" not in str(error):
+                    raise
+                raise PlanError(  # pytest-django's own advice is meant for tests
+                    f"plan {spec.name} reads Django's database, which pytest-django blocks outside "
+                    "of tests; ask for the fixture django_db_blocker, not a mark or the fixture "
+                    "db, and read within 'with django_db_blocker.unblock():'"
+                ) from error
             # With --manifest-reuse it shows when the plan is run how much of it is sent.
             builder.check_cost(options.budget if options.reuse is None else None)
             self.notes[spec.name] = builder.notes
@@ -167,21 +175,6 @@ class Plans:
         self.planned.append(manifest)
         config = self._context.config
         config.hook.pytest_manifest_planned(config=config, manifest=manifest)
-
-
-@contextmanager
-def _database_explained(plan: str) -> Iterator[None]:
-    """Raise PlanError where pytest-django blocks the database; its advice is meant for tests."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "Database access not allowed" not in str(error):
-            raise
-        raise PlanError(
-            f"plan {plan} reads Django's database, which pytest-django blocks outside of tests; "
-            "ask for the fixture django_db_blocker, not a mark or the fixture db, and read within "
-            "'with django_db_blocker.unblock():'"
-        ) from error
 
 
 # Synthetic items: by these a fixture is evaluated where no test of the user's asks for it. Only

@@ -52,6 +52,7 @@ UNNOTICED: Final = 1.0
 """Seconds after which pytest must have noticed an interruption, unless other code swallowed it."""
 
 
+@dataclass(eq=False)
 class Interrupts:
     """Own the signals of one session. ``number``: the first signal that has come.
 
@@ -60,13 +61,12 @@ class Interrupts:
     dispatches, and only for signals that no other code handles or ignores.
     """
 
-    def __init__(
-        self, context: PluginContext, runs: Sequence[Run], interrupt: Callable[[], None]
-    ) -> None:
-        self._context = context
-        self._config = context.config
-        self._runs = runs
-        self._interrupt = interrupt
+    _context: PluginContext
+    _runs: Sequence[Run]
+    _interrupt: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._config = self._context.config
         self._before: dict[signal.Signals, Handler] = {}
         self._raised_at: float | None = None
         self._is_noticed = False

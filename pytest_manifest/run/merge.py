@@ -94,9 +94,8 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
         info = _info(sources)
         target = RunFiles.of(folder, info.run).ledger
         with _new_files(target, sources) as copy:
-            metadata = _metadata(info, sources)
-            paths = [source.path for source in sources]
-            merge_files(target, paths, metadata, _merged_segments(sources))
+            paths, segments = [source.path for source in sources], _merged_segments(sources)
+            merge_files(target, paths, _metadata(info, sources), segments)
             manifests = [path for path in (info.manifest, copy) if path is not None]
             unsent = _plan_missing(target, info, manifests)
             info = replace(info, entries=info.entries + unsent)

@@ -134,10 +134,6 @@ class KeyLimits:
         """Return what of an entry's keys is limited, in the order of the names."""
         return tuple((name, entry.key[name]) for name in self._limits if name in entry.key)
 
-    def first_full(self, pairs: Pairs) -> Pair | None:
-        """Return the first of these of which no more may be sent now; None: all have room."""
-        return next((pair for pair in pairs if not self.has_room(pair)), None)
-
     def has_room(self, pair: Pair) -> bool:
         """Return whether one more of this value may be sent."""
         most = self._limits[pair[0]]
@@ -301,7 +297,7 @@ class SendQueue:
             if not self._is_present(head, pairs):
                 heappop(self._open)
                 continue
-            full = self._limits.first_full(pairs)
+            full = next((pair for pair in pairs if not self._limits.has_room(pair)), None)
             if full is None:
                 return pairs
             heappop(self._open)
