@@ -24,6 +24,7 @@ from pytest_manifest.verdict.messages import EndedAsExpected
 from pytest_manifest.verdict.reasons import (
     UNEXPLAINED,
     Problem,
+    verdict_by,
     verdict_of,
     verdict_without_receipt,
 )
@@ -52,7 +53,7 @@ def evaluate(
         return verdict_without_receipt(entry, attempt, status, why)
     found = held_against(entry, receipt, code=code, missing=missing)
     number = receipt.attempt if attempt is None else attempt
-    return verdict_of(entry.id, number, found.status, found.reason, found.mismatches)
+    return verdict_by(entry.id, number, found)
 
 
 def completed(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
@@ -76,7 +77,7 @@ def judged(
     around = RunFacts(run=run, created_at=EPOCH, is_private=True, facts=tuple(known))
     found = judge(entry, [Attempt(own)], around)
     finding = found.finding
-    verdict = verdict_of(entry.id, 1, finding.status, finding.reason, finding.mismatches)
+    verdict = verdict_by(entry.id, 1, finding)
     return verdict, found.receipt
 
 

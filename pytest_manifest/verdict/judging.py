@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from typing import NamedTuple
@@ -49,6 +49,7 @@ class Judged(NamedTuple):
     judgement: Judgement
 
 
+@dataclass(eq=False)
 class Judging:
     """Judge entries of one ledger, by the facts of its runs as of when they are first asked for.
 
@@ -57,20 +58,19 @@ class Judging:
     ledger; ``has_stream``: whether workers can report starts to the runs' store.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        by_present_keys: bool = False,
-        also: Sequence[RunFact] = (),
-        has_stream: bool = True,
-    ) -> None:
-        self._also, self._has_stream = tuple(also), has_stream
+    ledger: Ledger
+    _: KW_ONLY
+    by_present_keys: bool = False
+    also: Sequence[RunFact] = ()
+    has_stream: bool = True
+
+    def __post_init__(self) -> None:
+        ledger = self.ledger
         self._jobs = ledger.jobs
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
         self._runs: dict[str, RunFacts] = {}
-        self._signatures = signatures_of(ledger) if by_present_keys else None
+        self._signatures = signatures_of(ledger) if self.by_present_keys else None
         """Those of all runs; None where none of them needs a signature."""
         merged = () if self._signatures is None else self._merged
         self._signatures_of = {one: signatures_of(ledger, one) for one in merged}
@@ -139,8 +139,8 @@ class Judging:
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
             found = self._jobs.run_facts(run)
-            all_facts = (*found.facts, *self._also)
-            self._runs[run] = replace(found, facts=all_facts, has_stream=self._has_stream)
+            all_facts = (*found.facts, *self.also)
+            self._runs[run] = replace(found, facts=all_facts, has_stream=self.has_stream)
         return self._runs[run]
 
     def _run_of(self, job: Job) -> str:

@@ -188,27 +188,21 @@ class Finding:
     mismatches: Sequence[Mismatch] = ()
 
 
-def verdict_of(
-    entry: str,
-    attempt: int | None,
-    status: VerdictStatus,
-    reason: Reason,
-    mismatches: Sequence[Mismatch] = (),
-) -> Verdict:
-    """Return a verdict with its reason, and the sentence that follows from it."""
-    return Verdict(
-        verdict=status,
-        entry=entry,
-        attempt=attempt,
-        sentence=reason.sentence(status),
-        reason=reason.document(),
-        mismatches=list(mismatches),
-    )
+def verdict_of(entry: str, attempt: int | None, status: VerdictStatus, reason: Reason) -> Verdict:
+    """Return a verdict with its reason."""
+    return verdict_by(entry, attempt, Finding(status, reason))
 
 
 def verdict_by(entry: str, attempt: int | None, found: Finding) -> Verdict:
-    """Return what was found as a verdict."""
-    return verdict_of(entry, attempt, found.status, found.reason, found.mismatches)
+    """Return what was found as a verdict, with the sentence that follows from it."""
+    return Verdict(
+        verdict=found.status,
+        entry=entry,
+        attempt=attempt,
+        sentence=found.reason.sentence(found.status),
+        reason=found.reason.document(),
+        mismatches=list(found.mismatches),
+    )
 
 
 def verdict_without_receipt(

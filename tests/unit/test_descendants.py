@@ -16,7 +16,7 @@ from pytest_manifest.schema.facts import Job, Spawn
 from pytest_manifest.schema.fields import Source
 from pytest_manifest.verdict.explanation import counts_text, ends_text, failed_of, number_of
 from pytest_manifest.verdict.messages import AsExpected
-from pytest_manifest.verdict.reasons import Finding, Said, reason_of, verdict_of
+from pytest_manifest.verdict.reasons import Finding, Said, reason_of, verdict_by, verdict_of
 from pytest_manifest.verdict.tree import (
     Descendant,
     PartFailed,
@@ -112,7 +112,7 @@ def whole(
     facts = {"run": "r", "entry": "a", "attempt": 1, "task_id": "t-a", "task": "jobs.book"}
     facts |= {"state": "succeeded", "children": children}
     found = with_tree(wanted, own, descendants, Receipt.model_validate(facts))
-    return verdict_of("a", 1, found.status, found.reason, found.mismatches)
+    return verdict_by("a", 1, found)
 
 
 def part_failed(ended: Verdict, task: str = "jobs.page", task_id: str = "c1") -> str:

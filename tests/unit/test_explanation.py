@@ -20,7 +20,7 @@ from pytest_manifest.verdict.explanation import (
     next_step,
     task_traceback,
 )
-from pytest_manifest.verdict.reasons import Reason, Said, verdict_of
+from pytest_manifest.verdict.reasons import Finding, Reason, Said, verdict_by, verdict_of
 from pytest_manifest.verdict.tree import ByDescendant
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -495,7 +495,7 @@ def test_a_failure_that_rests_on_a_descendant_says_what_that_did() -> None:
         why=Said(text="It did."),
         total=1,
     )
-    found = verdict_of("a", 1, "failed", reason, [mismatch("descendants")])
+    found = verdict_by("a", 1, Finding("failed", reason, [mismatch("descendants")]))
     assert found.sentence == (
         "The job passed, but its descendant 'jobs.u' (t-u), started by 'jobs.t', failed: It did. "
         "(it has 1 descendant)"
