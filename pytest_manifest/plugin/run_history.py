@@ -121,8 +121,10 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
             f"{short_path(manifest.path, options.root)} is not what run {run.info.run} was made "
             "of: the run is judged by what it says now, its own ledger stays as it is"
         )
-    # A private stack is gone, and a merged run had several.
-    is_open = incomplete and not run.info.is_private and not run.parts
+    # A private stack is gone, and a merged run had several. Of what ran again after the run's end
+    # only its stack has heard, which is asked where it is named.
+    asked = options.broker_given and options.stack_word != "private"
+    is_open = (incomplete or asked) and not run.info.is_private and not run.parts
     return AuditSource(run.path, is_open=is_open, scratch=scratch)
 
 

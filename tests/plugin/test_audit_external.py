@@ -93,3 +93,22 @@ def test_a_look_finds_what_came_after_it_was_given_up(
         eventually(lambda: len(project.ran()) == 2, what="both have run")
     project.run(*AUDIT, url).assert_outcomes(passed=2)
     assert project.ran() == {"d-0": 1, "d-1": 1}
+
+
+def test_what_ran_again_after_the_end_is_found_where_the_stack_is_named(
+    project: Project, broker: str, url: str
+) -> None:
+    """The broker has given a message to a worker a second time; the ledger alone knows nothing."""
+    project.doubles(count=2)
+    project.run("--manifest=m.jsonl", url, "--manifest-dispatch-only")
+    with redis.Redis.from_url(broker) as client:
+        again = client.lrange("celery", 0, 0)
+        with worker(project, broker, *INSTRUMENTED):
+            project.run(*AUDIT, url, "--manifest-audit=wait").assert_outcomes(passed=2)
+            client.rpush("celery", *again)
+            eventually(lambda: sum(project.ran().values()) == 3, what="one has run again")
+            eventually(lambda: client.llen("celery") == 0, what="it was taken")
+    project.run(*AUDIT).assert_outcomes(passed=2)
+    project.run(*AUDIT, url).assert_outcomes(passed=1, failed=1)
+    assert sorted(project.verdicts().values()) == ["duplicated", "passed"]
+    project.run(*AUDIT).assert_outcomes(passed=1, failed=1)
