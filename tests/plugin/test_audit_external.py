@@ -95,6 +95,7 @@ def test_a_look_finds_what_came_after_it_was_given_up(
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
 
+@pytest.mark.ring(1)
 def test_what_ran_again_after_the_end_is_found_where_the_stack_is_named(
     project: Project, broker: str, url: str
 ) -> None:
