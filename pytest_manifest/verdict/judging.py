@@ -200,14 +200,18 @@ def receipt_that_counts(ledger: Ledger, task_id: str) -> Receipt | None:
 
 
 def is_same(judged: Judged, stored: StoredReason) -> bool:
-    """Return whether a judgement is as stored; of what goes on its status is enough."""
-    found, reason = judged.judgement.finding, stored.reason
-    if found.status != stored.status:
+    """Return whether a judgement is as stored; of what goes on its status is enough.
+
+    What a resume has left is recorded as unknown, as long as nothing final is known of it.
+    """
+    judgement, reason = judged.judgement, stored.reason
+    found, is_left = judgement.finding, reason.get("code") == Left.code
+    status = found.status if judgement.is_final or not is_left else "unknown"
+    if status != stored.status:
         return False
-    if found.status == "pending" or not reason:
+    if status == "pending" or not reason:
         return True
-    known = reason.get("why") if reason.get("code") == Left.code else reason
-    return agree(known, found.reason.document())
+    return agree(reason.get("why") if is_left else reason, found.reason.document())
 
 
 class Costs:

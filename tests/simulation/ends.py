@@ -132,8 +132,9 @@ def _revoked(end: End) -> Complaint | None:
 def _unknown(end: End) -> Complaint | None:
     info, known = end.ledger.info, end.ledger.jobs.run_facts()
     strangers = any(one.what in ("stock", "unserved", "nobody", "silent") for one in known.nodes)
-    # Workers of others from which no start was ever seen need not tell of any.
-    silent = not (info.read().is_private or known.first_start)
+    # Workers of others from which no start had been seen by then need not tell of any.
+    seen = known.first_start is not None and known.first_start < end.settled.seq
+    silent = not (info.read().is_private or seen)
     silent = silent or end.code == "start_unreported"  # which was so at that time
     untold = end.code in ("process_gone_unconfirmed", "process_ended_unconfirmed")
     if end.world.flushed or strangers or silent or untold or end.world.reached[CLOCK_SET]:
