@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -291,6 +293,8 @@ class Manifest:
         try:
             return Entry.model_validate_json(raw)
         except ValidationError:
+            with suppress(ValueError):  # pydantic before 2.12 takes no long integer from JSON
+                return Entry.model_validate(json.loads(raw))
             raise self._changed() from None
 
     def _changed(self) -> ManifestError:
