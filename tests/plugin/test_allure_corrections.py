@@ -62,7 +62,7 @@ def test_own(entry):
 
 
 def test_what_ran_twice_after_all(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
-    """The run says what has to be written again; an audit does."""
+    """Nothing that has become bad is green; an audit writes it again whole."""
     header = {"manifest": 1, "workflow": "films"}
     entries: list[dict[str, object]] = [
         {"id": "twice", "task": "jobs.double", "kwargs": {"n": 1}, "tags": ["a"]},
@@ -76,7 +76,12 @@ def test_what_ran_twice_after_all(project: Project, capfd: pytest.CaptureFixture
     project.write("workflows/films/verify.py", VERIFY)
     project.hold("last")
     first = allure.run(project, MEMORY)
-    assert "as they were at first; --manifest-audit --alluredir=..." in capfd.readouterr().out
+    assert "the status alone; --manifest-audit --alluredir=..." in capfd.readouterr().out
+    for result in (first.of("twice"), first.of("own")):
+        assert result["status"] == "broken"
+        assert result["statusDetails"]["message"].startswith("duplicated: ")
+        assert allure.label(result, "verdict") == "duplicated"
+    assert first.of("last")["status"] == "passed"
     found = allure.run(project, "--manifest-audit")
     assert found.identities() == first.identities()
     twice, own = found.of("twice"), found.of("own")
