@@ -118,7 +118,7 @@ def _last(folder: Path) -> Path:
         raise LedgerError(
             f"there is no run in {folder}; dispatch a manifest first with "
             f"{shlex.join(pytest_command())} --manifest=FILE, "
-            "or name another folder with --runs"
+            "or name another folder with --in"
         )
     return next((path for path in reversed(runs) if runs[-1].stem in _parts(path)), runs[-1])
 

@@ -69,7 +69,7 @@ class Audit(EarlierRunStrategy):
         self._wait = wait
         self._before = before
         self._already_evaluated = already_evaluated
-        self._contradicted: Collection[str] | None = None
+        self._contradicted: set[str] | None = None
 
     @property
     def queries_stack(self) -> bool:
@@ -213,6 +213,8 @@ class Audit(EarlierRunStrategy):
         if self._contradicted is None:
             with closing(broken_invariants(ledger, manifest)) as found:
                 self._contradicted = {one.entry for one in islice(found, MOST_DOUBTFUL)}
+                if next(found, None) is not None:  # too many to be told apart
+                    self._contradicted.add("")
             if not self._contradicted:
                 self.consistent_at = ledger.facts.last_seq()
         names = {*self._contradicted, *ledger.verdicts.unsettled(MOST_DOUBTFUL)}

@@ -21,9 +21,11 @@ from pytest_manifest.verdict.judging import Judging
 
 Change = Literal["new", "job", "expectation"]
 
-WORK_FIELDS = ("task", "args", "kwargs")
-"""The fields that define the work. Where and when it is done (queue, priority, countdown, eta,
-expires) makes no other work of it; the rest defines how the outcome is judged."""
+WORK_FIELDS = ("task", "args", "kwargs", "headers")
+"""The fields that define the work: by its headers a task knows whose job it does.
+
+Where and when it is done (queue, priority, countdown, eta, expires) makes no other work of it; the
+rest defines how the outcome is judged."""
 
 
 def keep_manifest(manifest: Manifest, ledger: Path) -> None:

@@ -61,6 +61,7 @@ def _waits_for(entry: Mapping[str, JsonValue]) -> Sequence[str]:
 _WORK: Final[Sequence[tuple[str, JsonValue]]] = (
     ("args", []),
     ("kwargs", {}),
+    ("headers", {}),
     ("expect", {}),
     ("timeout", None),
 )

@@ -36,7 +36,7 @@ from pytest_manifest.stack.state import StateWriter, failure_message, refuse
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 5.0  # in which an app's own handlers of the end have run
 END_CHECK_SECONDS = 0.02
 CHECK_SECONDS = 0.05
 # A worker that dies this often before it was ever ready will never be.

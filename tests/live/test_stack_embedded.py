@@ -179,7 +179,7 @@ def test_stop_ends_everything(tmp_path: Path) -> None:
 
 
 LAST_WORDS = """
-import atexit, os
+import atexit, os, time
 from celery import Celery, signals
 
 app = Celery("stackapp")
@@ -194,10 +194,15 @@ def job():
 
 atexit.register(write, "atexit")
 signals.worker_shutdown.connect(lambda **_: write("shutdown"), weak=False)
-signals.worker_process_shutdown.connect(lambda **_: write("process"), weak=False)
+def end_slowly(**_):
+    time.sleep(2.5)  # as one that uploads what it has measured
+    write("process")
+
+signals.worker_process_shutdown.connect(end_slowly, weak=False)
 """
 
 
+@pytest.mark.ring(1)
 def test_a_worker_has_its_last_words(tmp_path: Path) -> None:
     """An app's own handlers of the end are run, in the pool's process and in the main one."""
     with embedded(write_app(tmp_path, LAST_WORDS)) as stack:

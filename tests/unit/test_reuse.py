@@ -84,6 +84,7 @@ def test_the_same_work_is_not_sent_again(rig: Rig) -> None:
         {"args": [1.0]},
         {"args": [True]},
         {"kwargs": {"n": 1}},
+        {"headers": {"tenant": "b"}},
         {"task": "jobs.t"},
         {"timeout": 20},
         {"expect": {"result": {"n": 2}}},

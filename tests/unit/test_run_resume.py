@@ -260,6 +260,11 @@ def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -
     ("now", "change", "words"),
     [
         (Entry(id="a", task="t", kwargs={"x": 1}), "job", "its job was changed (kwargs)"),
+        (
+            Entry(id="a", task="t", headers={"tenant": "b"}),
+            "job",
+            "its job was changed (headers)",
+        ),
         (Entry(id="a", task="t", timeout=5), "expectation", "expectation changed (timeout)"),
         (
             Entry.model_validate({"id": "a", "task": "t", "expect": {"result": None}}),

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,35 +133,6 @@ def write_result(folder: Path, stem: str, result: Json, mode: int) -> None:
 def _replace(path: str, text: bytes, mode: int) -> None:
     write_whole(f"{path}.tmp", text, mode)
     os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
-
-
-_TASK: Final = re.compile(rb'"task id",\s*"value":\s*"([^"]*)"')
-
-
-def mark_corrected(folder: Path, run: Run, mode: int) -> None:
-    """Give the results of jobs whose verdict has become a bad one its status, message and label.
-
-    The rest of them is as the tests had it, and so is what has passed after all: an audit writes it
-    again. Raises OSError, ValueError or ManifestToolError.
-    """
-    entries = [one.verdict.entry for one in run.corrections if one.verdict.verdict != "passed"]
-    with run.read() as ledger:
-        records = read_some(ledger, run.manifest, list(dict.fromkeys(entries)))
-    bad = {last.task_id: one for one in records if (last := results.last_sent(one)) is not None}
-    for path in folder.glob("*-result.json") if bad else ():
-        found = _TASK.search(path.read_bytes())
-        record = None if found is None else bad.get(found[1].decode())
-        if record is None or record.kind in (None, "passed"):
-            continue
-        result = json.loads(path.read_text("utf-8"))
-        labels = [one for one in result["labels"] if one["name"] != "verdict"]
-        message = visible(steps.message_of(record.kind, record.sentence))
-        result |= {
-            "status": steps.status_of(record.kind),
-            "statusDetails": {**result.get("statusDetails", {}), "message": message},
-            "labels": [*labels, {"name": "verdict", "value": record.kind}],
-        }
-        write_result(folder, path.name.removesuffix("-result.json"), result, mode)
 
 
 _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
@@ -569,7 +539,8 @@ class AllureReport:
             write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
             with self._report.writing("Allure's results have no corrected verdicts", run):
-                mark_corrected(self._folder, run, self._report.options.report_mode)
+                for stem, result in results.corrected_results(self._folder, run):
+                    write_result(self._folder, stem, result, self._report.options.report_mode)
             run.warnings.append(
                 "Allure has of what was corrected the status alone; "
                 "--manifest-audit --alluredir=... writes its results again"

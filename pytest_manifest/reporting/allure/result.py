@@ -5,6 +5,8 @@ Describe an entry in Markdown, and attach its documents: entry, receipt, log, di
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, is_builtin, tags_of
 from pytest_manifest.files import write_whole
@@ -26,6 +29,8 @@ from pytest_manifest.text import escape_hidden, plural, printable, seconds, shor
 
 if TYPE_CHECKING:
     from allure_commons.model2 import TestResult
+
+    from pytest_manifest.run.run import Run
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels that a test has once; the test's own take precedence over its entry's."""
@@ -317,6 +322,39 @@ def earlier_results(
             message = visible(steps.message_of(one.kind, one.sentence))
             result["statusDetails"] = {"message": message, "flaky": True}
         yield one, result
+
+
+_TASK: Final = re.compile(rb'"task id",\s*"value":\s*"([^"]*)"')
+_END: Final = "-result.json"
+
+
+def corrected_results(folder: Path, run: Run) -> Iterator[tuple[str, Result]]:
+    """Yield the results in a folder of jobs whose verdict has become a bad one, with the stems of
+    their files, and with its status, message and label.
+
+    The rest of them is as the tests had it, and so is what has passed after all: an audit writes it
+    again. Raises OSError, ValueError or ManifestToolError.
+    """
+    entries = [one.verdict.entry for one in run.corrections if one.verdict.verdict != "passed"]
+    with run.read() as ledger:
+        records = read_some(ledger, run.manifest, list(dict.fromkeys(entries)))
+    bad = {last.task_id: one for one in records if (last := last_sent(one)) is not None}
+    for path in sorted(folder.glob(f"*{_END}")) if bad else ():
+        found = _TASK.search(path.read_bytes())
+        record = None if found is None else bad.get(found[1].decode())
+        if record is not None and record.kind not in (None, "passed"):
+            result: Result = json.loads(path.read_text("utf-8"))
+            labels = [one for one in result["labels"] if one["name"] != "verdict"]
+            message = visible(steps.message_of(record.kind, record.sentence))
+            yield (
+                path.name.removesuffix(_END),
+                result
+                | {
+                    "status": steps.status_of(record.kind),
+                    "statusDetails": {**result.get("statusDetails", {}), "message": message},
+                    "labels": [*labels, {"name": "verdict", "value": record.kind}],
+                },
+            )
 
 
 def _thread(one: AttemptRecord) -> str:
