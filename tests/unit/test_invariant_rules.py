@@ -16,6 +16,7 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import invariants
 from pytest_manifest.run.audit import RecordSize, record_size
 from pytest_manifest.run.invariants import Violation
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO
 from tests.unit.record_changes import BROKEN, EARLIER, LAWFUL
@@ -122,6 +123,80 @@ def test_each_part_of_a_long_manifest_is_judged(
         found = list(invariants._unearned_passes(ledger, sound.manifest))
     assert [(one.promise, one.entry) for one in found] == [("S4", "twice")]
     assert sizes == [1] * len(sound.manifest.path.read_bytes().splitlines())
+
+
+ARGUMENTS = arguments_sha256([1], {"x": 2})
+RIGHT = {"state": "succeeded", "task": "t", "runtime": 1.0, "executions": 1}
+IT_RAN = ", and it ran for {} s, its limit is {} s"
+OTHER_RESULT = " by a result that is not the one that its worker reported"
+OTHER_ARGUMENTS = " by a receipt of other arguments"
+
+
+@pytest.mark.parametrize(
+    ("entry", "receipt", "limits", "why"),
+    [
+        ({}, {}, {}, ""),
+        ({}, {"state": "failed"}, {}, ", and its receipt says 'failed', not 'succeeded'"),
+        ({"expect": {"state": "failed"}}, {"state": "failed"}, {}, ""),
+        ({"expect": {"state": "timed_out"}}, {"state": "failed", "runtime": 900.0}, {}, ""),
+        (
+            {"expect": {"state": "timed_out"}},
+            {"state": "revoked"},
+            {},
+            ", and its receipt says 'revoked', not 'timed_out'",
+        ),
+        (
+            {"expect": {"state": "failed"}},
+            {"state": "timed_out"},
+            {},
+            ", and its receipt says 'timed_out', not 'failed'",
+        ),
+        ({}, {"runtime": 300.0}, {}, ""),
+        ({}, {"runtime": 301.0}, {}, IT_RAN.format(301, 300)),
+        ({"timeout": 10}, {"runtime": 11.0}, {}, IT_RAN.format(11, 10)),
+        ({"timeout": 10}, {"runtime": 11.0}, {"t": 11.0}, ""),
+        ({"timeout": 10}, {"runtime": 12.0}, {"t": 11.0}, IT_RAN.format(12, 11)),
+        ({"timeout": 0.5}, {"runtime": 0.75}, {"u": 9.0}, IT_RAN.format(0.75, 0.5)),
+        ({"timeout": 0.5}, {"runtime": None}, {}, ""),
+        ({}, {"executions": 2}, {}, ", and its receipt counts 2 executions"),
+        ({"expect": {"executions": 2}}, {"executions": 2}, {}, ""),
+        ({}, {"result": 1, "result_sha256": json_sha256(1)}, {}, ""),
+        ({}, {"result": 2, "result_sha256": json_sha256(1)}, {}, OTHER_RESULT),
+        ({}, {"result_sha256": json_sha256(1)}, {}, OTHER_RESULT),
+        ({}, {"result_sha256": json_sha256(1), "evidence": {"a": 1}}, {}, ""),
+        (
+            {},
+            {"result": 2, "result_sha256": json_sha256(1), "evidence": {"a": 1}},
+            {},
+            OTHER_RESULT,
+        ),
+        ({}, {"task": "u"}, {}, " by a receipt of the task 'u'"),
+        ({}, {"task": "u", "replaced": True}, {}, ""),
+        ({"args": [1], "kwargs": {"x": 2}}, {"args_sha256": ARGUMENTS}, {}, ""),
+        ({"args": [1]}, {"args_sha256": ARGUMENTS}, {}, OTHER_ARGUMENTS),
+        ({"kwargs": {"x": 2}}, {"args_sha256": ARGUMENTS}, {}, OTHER_ARGUMENTS),
+        ({"args": [1]}, {"args_sha256": ARGUMENTS, "retries": 1}, {}, ""),
+    ],
+)
+def test_a_pass_is_held_against_its_line_of_the_manifest(
+    entry: dict[str, object], receipt: dict[str, object], limits: dict[str, float], why: str
+) -> None:
+    assert invariants._unearned({"task": "t", **entry}, {**RIGHT, **receipt}, limits) == why
+
+
+def test_a_receipt_without_a_count_counts_nothing() -> None:
+    receipt = {name: value for name, value in RIGHT.items() if name != "executions"}
+    assert invariants._unearned({"task": "t"}, receipt, {}) == ""
+
+
+def test_a_pass_without_a_receipt_hides_no_other(sound: KeptRecord) -> None:
+    both = (
+        "UPDATE settled SET receipt = NULL WHERE entry = 'plain';"
+        "UPDATE settled SET receipt = json_set(receipt, '$.task', 'x') WHERE entry = 'twice'"
+    )
+    with sound.changed(both) as ledger:
+        found = list(invariants._unearned_passes(ledger, sound.manifest))
+    assert [one.entry for one in found] == ["twice"]
 
 
 def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
