@@ -83,6 +83,12 @@ def import_failure(name: str, error: BaseException) -> str:
 
 def tasks_failure(name: str, error: BaseException) -> str:
     """Word the failed import of the modules of tasks that the app ``name`` lists."""
+    if "Database access not allowed" in str(error):  # Celery has Django check itself, too
+        return (
+            f"Django's database is read as the tasks of {name} are loaded, which pytest-django "
+            "blocks in pytest, and in no worker: send batches with '-p no:django', for instance by "
+            "the batch.ini that 'manifest init' writes"
+        )
     return (
         f"a module of tasks that {name} names (by include, imports or autodiscovery) cannot be "
         f"imported, so its workers do not start either: {_reason(error)}"

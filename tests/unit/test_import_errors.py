@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.client import load_app, tasks_failure
 from pytest_manifest.errors import StackError
 from pytest_manifest.urls import StackAddress
 
@@ -100,3 +100,12 @@ def test_settings_that_are_missing_are_not_put_down_to_python(folder: Path) -> N
         "app.conf.timezone\n"
     )
     assert "no module 'no_such_settings', which shop_e.py:4 imports" in failure("shop_e:app")
+
+
+def test_a_database_that_pytest_django_blocks_is_no_fault_of_a_module() -> None:
+    """Celery has Django check itself while it loads the tasks, and a check may read its tables."""
+    error = RuntimeError('Database access not allowed, use the "django_db" mark, or ...')
+    said = tasks_failure("shop", error)
+    assert "Django's database is read as the tasks of shop are loaded" in said
+    assert "-p no:django" in said
+    assert "cannot be imported" in tasks_failure("shop", RuntimeError("no"))
