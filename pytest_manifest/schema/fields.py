@@ -41,7 +41,10 @@ USUAL: Final = "(usual)"
 WHOLE: Final = "(whole)"
 ALL: Final = "(all)"
 FIRST: Final = "(first)"
-"""Where it names the two ways of an array: each fault of a short one, the first of a long one."""
+EACH: Final = "(each)"
+UNTIL: Final = "(until)"
+"""Where it names the two ways of an array, of JSON and of Python: each fault of a short one, the
+first of a long one."""
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
 # without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
@@ -263,8 +266,15 @@ def _whole_or_first_fault(source: object, handler: GetCoreSchemaHandler) -> core
     whole: Any = handler(source)
     ways = ({**whole, "max_length": _PART}, ALL), ({**whole, "fail_fast": True}, FIRST)
     return core_schema.json_or_python_schema(
-        json_schema=core_schema.union_schema(list(ways), mode="left_to_right"), python_schema=whole
+        json_schema=core_schema.union_schema(list(ways), mode="left_to_right"),
+        python_schema=core_schema.tagged_union_schema(
+            {EACH: whole, UNTIL: {**whole, "fail_fast": True}}, discriminator=_way_of_array
+        ),
     )
+
+
+def _way_of_array(value: object) -> str:
+    return UNTIL if isinstance(value, list) and len(value) > _PART else EACH
 
 
 InParts: Final = GetPydanticSchema(
