@@ -26,7 +26,7 @@ from pytest_manifest.redaction.texts import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
 from pytest_manifest.stack.services import tail as tail_of
 from pytest_manifest.stack.settings import WorkerExit
-from pytest_manifest.stack.valkey import is_listening, server_binary
+from pytest_manifest.stack.valkey import FLUSH_SECONDS, is_listening, server_binary
 from pytest_manifest.urls import StackAddress
 
 STOP_SECONDS: Final = 15.0
@@ -173,11 +173,16 @@ class EmbeddedStack:
     def _end_groups(self) -> None:
         """End what a supervisor that was killed has left, and remove its directory.
 
-        A broker whose data are kept may write first.
+        A broker whose data are kept may write first; one that is paused is ended all the same.
         """
-        for what, group in self._groups.items():
-            writes = what == "broker" and self.settings.data
-            kill_group(group, signal.SIGTERM if writes else signal.SIGKILL)
+        broker = self._groups.pop("broker", 0) if self.settings.data else 0
+        for group in self._groups.values():
+            kill_group(group)
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while broker and kill_group(broker, signal.SIGTERM) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if broker:
+            kill_group(broker)
         if self.directory is not None:
             remove(self.directory)
 
