@@ -134,12 +134,7 @@ def compare(
         removed=[name for name in was if name not in now and name not in known_after],
         slower=[change for change in reversed(times) if change.ratio > threshold],
         faster=[change for change in times if change.ratio < 1 / threshold],
-        changed_results=[
-            SummaryResultChange(id=name, task=late.task, before=early.result, after=late.result)
-            for name, (early, late) in both.items()
-            if early.task == late.task and early.result and late.result
-            if early.result != late.result
-        ],
+        changed_results=list(_result_changes(both)),
         threshold=threshold,
         samples=samples,
         changed_trees=[one for one in trees if one.id in both],
@@ -206,6 +201,17 @@ def _change(name: str, before: _Digest | None, after: _Digest) -> SummaryChange:
     return SummaryChange(
         id=name, task=after.task, before=was, after=after.kind, sentence=after.sentence
     )
+
+
+def _result_changes(
+    both: Mapping[str, tuple[_Digest, _Digest]],
+) -> Iterator[SummaryResultChange]:
+    for name, (early, late) in both.items():
+        is_same_task = early.task == late.task
+        if is_same_task and early.result and late.result and early.result != late.result:
+            yield SummaryResultChange(
+                id=name, task=late.task, before=early.result, after=late.result
+            )
 
 
 def _time_changes(

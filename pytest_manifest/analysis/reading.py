@@ -207,16 +207,7 @@ def _attempt(
     started = None if receipt is None else receipt.started_at
     if started is None and start is not None:
         started = start.started_at
-    retries, executions, redelivered = 0, 0, False
-    if starts:
-        retries = max(one.retries for one in starts)
-        # How often the same retry was started, as receipts count it.
-        executions = max(Counter(one.retries for one in starts).values())
-        redelivered = any(one.redelivered for one in starts)
-    if receipt is not None:
-        retries = max(receipt.retries, retries)
-        executions = max(receipt.executions, executions)
-        redelivered = receipt.redelivered or redelivered
+    retries, executions, redelivered = _counted(starts, receipt)
     sentence = None if row.verdict is None else row.verdict.sentence
     if sentence is not None and secrets is not None:
         sentence = shown.shown_text(sentence, secrets)
@@ -244,6 +235,21 @@ def _attempt(
         queue=None if receipt is None else receipt.queue,
         tries=_tries(receipt, starts, secrets) if retries else (),
     )
+
+
+def _counted(starts: Sequence[Started], receipt: Receipt | None) -> tuple[int, int, bool]:
+    """Return how often it was retried and executed, and whether it was delivered again."""
+    retries, executions, redelivered = 0, 0, False
+    if starts:
+        retries = max(one.retries for one in starts)
+        # How often the same retry was started, as receipts count it.
+        executions = max(Counter(one.retries for one in starts).values())
+        redelivered = any(one.redelivered for one in starts)
+    if receipt is not None:
+        retries = max(receipt.retries, retries)
+        executions = max(receipt.executions, executions)
+        redelivered = receipt.redelivered or redelivered
+    return retries, executions, redelivered
 
 
 def _tries(

@@ -83,7 +83,7 @@ REPORTS: Final = frozenset(
 
 
 class FactSource(IntEnum):
-    """Who knows a fact; only the judge weighs them."""
+    """Name those who know a fact; only the judge weighs them."""
 
     CONTROLLER = 1
     WORKER = 2

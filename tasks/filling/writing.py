@@ -23,7 +23,7 @@ BLANK: Final[Values] = dict.fromkeys(FIELDS)
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """For whom rows are written; all None outside of a run."""
+    """Hold for whom rows are written; all None outside of a run."""
 
     run: str | None = None
     entry: str | None = None

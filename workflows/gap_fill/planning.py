@@ -230,13 +230,17 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     _note_orphans(plan, tally, _orphans(plan, bible, wish), wish)
     if planner.passages:
         _note_model(planner, pricing)
-        for run, passages in bible.jobs.uncollected().items():
-            plan.note(
-                f"batch jobs of run {run} are not collected, with {counted(passages, 'passage')}: "
-                "go on with --manifest-resume, as what is planned anew is bought twice"
-            )
+        _note_uncollected(plan, bible)
         if order.model.provider in SDKS and settings.key is None:
             plan.note("no key is set here; the workers need GEMINI_API_KEY")
+
+
+def _note_uncollected(plan: PlanBuilder, bible: MovieBible) -> None:
+    for run, passages in bible.jobs.uncollected().items():
+        plan.note(
+            f"batch jobs of run {run} are not collected, with {counted(passages, 'passage')}: "
+            "go on with --manifest-resume, as what is planned anew is bought twice"
+        )
 
 
 def _planned_model(settings: TextModelSettings) -> PlannedModel:

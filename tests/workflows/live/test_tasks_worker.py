@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pydantic import JsonValue
 from tasks.database import Database
 from tasks.settings import Settings
 from tests.processes import child, tail, temporary_directory
-from tests.services import valkey_server
 from tests.support import eventually
 from tests.workflows.crud_load import ROOT, run_together
 
@@ -197,16 +196,3 @@ def test_the_health_check_asks_the_worker_itself(valkey: str, sqlite_url: str) -
     with worker_on(valkey, sqlite_url) as worker:
         assert asked(worker.node) == 0
         assert asked("celery@nowhere") == 1
-
-
-def test_it_ends_where_its_broker_and_store_have_ended_before_it(tmp_path: Path) -> None:
-    """A finished job whose result no store takes keeps it for seconds, not until it is killed."""
-    with ExitStack() as stack:
-        server = stack.enter_context(ExitStack())
-        url = server.enter_context(valkey_server())
-        worker = stack.enter_context(worker_on(url, f"sqlite:///{tmp_path}/tasks.sqlite3"))
-        worker.send([("tasks.diagnostics.sleep_task", {"sec": 2})] * 2)
-        eventually(lambda: worker.runs() == 2, within=30, what="both jobs run")
-        server.close()
-        worker.process.terminate()
-        assert worker.process.wait(timeout=90) == 0
