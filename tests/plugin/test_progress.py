@@ -15,6 +15,8 @@ LATER = pytest.mark.ring(2)
 BROKER = "--manifest-broker=memory://"
 MANIFEST = "--manifest=m.jsonl"
 QUICK = ("-p", "no:cacheprovider", "-p", "no:sugar", BROKER)
+RENEWED = r"slowest held ([2-9]|\d\d+) s"
+"""The line once it has been written again; on a slow machine the 2nd second may go unseen."""
 
 PRINTING = """
 import pytest
@@ -137,7 +139,7 @@ def test_names_what_runs_longest(project: Project) -> None:
     project.manifest("m.jsonl", [{"id": name, "task": "jobs.hold", "kwargs": {"key": "h"}}])
     held = project.hold("h")
     with terminal(project.path, *QUICK, MANIFEST, size=(80, 40)) as shown:
-        line = see_footer(shown, r"slowest 映画.*\.\.\..*画 \d s$")
+        line = see_footer(shown, r"slowest 映画.*\.\.\..*画 \d+ s$")
         assert 60 < len(line) + sum(c in name for c in line) < 80
         held.unlink()
         shown.finish()
@@ -163,7 +165,7 @@ def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str
     held = held_in_the_middle(project)
     with terminal(project.path, *QUICK, MANIFEST, "-n", "2", *verbose, size=(100, 60)) as shown:
         see_footer(shown, r"3/7 .* running 1 . passed 3")
-        see_footer(shown, r"slowest held 2 s")
+        see_footer(shown, RENEWED)
         held.unlink()
         assert shown.finish() == 0
         text = shown.transcript
@@ -286,7 +288,7 @@ def test_goes_on_in_the_files_own_order(project: Project) -> None:
     held = held_in_the_middle(project)
     with terminal(project.path, "-p", "no:sugar", BROKER, MANIFEST, "--stepwise") as shown:
         see_footer(shown, "3/7 .* running 1")
-        see_footer(shown, "slowest held 2 s")  # nothing has come since, but the line is renewed
+        see_footer(shown, RENEWED)  # nothing has come since
         held.unlink()
         assert shown.finish() == 0
         assert not any("running 1" in line for line in shown.transcript)
