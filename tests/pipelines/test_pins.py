@@ -16,7 +16,7 @@ from tests.conftest import missing
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SECONDS = 300
 PINS = {
-    "Celery too old": ("celery==5.2.7", "kombu==5.2.4", "redis==4.5.4"),
+    "Celery too old": ("celery==5.3.6", "kombu==5.3.7", "redis==5.0.1"),
     "redis-py too old": ("celery==5.4.0", "kombu==5.4.2", "redis==3.5.3"),
     "old enough": ("celery==5.4.0", "kombu==5.4.2", "redis==5.0.8", "pydantic==2.5.0"),
 }

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.verdict import messages, problems
+from pytest_manifest.verdict import messages, problems, tree
 from pytest_manifest.verdict.reasons import Problem, Reason, read_reason
 from tests.reasons import noted
 
@@ -59,6 +59,10 @@ def by_task(own: float = 60, **fields: Any) -> Entry:
     """An entry that is silent about its timeout, so that its task's own limit holds."""
     silent = Entry.model_validate({"id": "e-1", "task": "jobs.work", **fields})
     return with_effective_timeout(silent, own)
+
+
+def held_for(delay: float) -> Reason:
+    return messages.duplicated(entry(), receipt(executions=2)).having(delay=delay)
 
 
 RECEIVED: Mapping[str, Told] = {
@@ -110,6 +114,7 @@ RECEIVED: Mapping[str, Told] = {
     "run three times where two are allowed, by the broker": partial(
         messages.duplicated, entry({"executions": 2}), receipt(executions=3, redelivered=True)
     ),
+    "run twice while a worker held it": partial(held_for, 90.0),
     "other code": partial(messages.other_code, receipt()),
     "other code, nobody knows where": partial(messages.other_code, receipt(host=None)),
     "other code on a hostile host": partial(messages.other_code, receipt(host="w\x1b[2J1\x07")),
@@ -220,10 +225,44 @@ MISSING: Mapping[str, Told] = {
     ),
 }
 """Without a receipt."""
+
+
+def with_tree(reason: Reason, descendants: int) -> Reason:
+    return reason.with_tree(descendants, "passed")
+
+
+def reused(entry: str = "", why: Reason | None = None) -> messages.Reused:
+    return messages.Reused(run="r-1", entry=entry, why=why or messages.passed(receipt()))
+
+
+TREES: Mapping[str, Told] = {
+    **{
+        f"{name}, with {count}": partial(with_tree, reason, count)
+        for count in (1, 1_200)
+        for name, reason in {
+            "passed": messages.passed(receipt()),
+            "failed as expected": messages.passed(receipt("failed", error=error())),
+            "ended as expected": messages.EndedAsExpected(ended="crashed", why=Problem()),
+            "reused": reused(),
+        }.items()
+    },
+    "not as expected": partial(
+        tree.DescendantsDiffer, path="count", actual="2", expected="exactly 3"
+    ),
+}
+"""With so many tasks that they started."""
+REUSED: Mapping[str, Told] = {
+    "itself": reused,
+    "another entry": partial(reused, "e-1\x07" + "0" * 500),
+    "without a receipt": partial(reused, why=noted("somebody said so")),
+}
+"""Judged by a job of an earlier run."""
 SAID: Mapping[str, Told] = {
     **{f"a receipt: {name}": said for name, said in RECEIVED.items()},
     **{f"an end: {name}": said for name, said in ENDED.items()},
     **{f"no receipt: {name}": said for name, said in MISSING.items()},
+    **{f"a tree: {name}": said for name, said in TREES.items()},
+    **{f"reused: {name}": said for name, said in REUSED.items()},
 }
 
 
@@ -266,6 +305,11 @@ def test_what_a_store_refused_at_a_jobs_end_is_no_failure_of_its_task(
 
 def test_a_stored_end_without_an_error_is_no_refusal_of_the_store() -> None:
     assert not messages.is_of_store(receipt("failed", source="backend"))
+
+
+def test_of_a_reused_job_what_its_own_reason_advises_is_advised() -> None:
+    why = noted("nobody knows")
+    assert reused(why=why).advice("unknown") == why.advice("unknown") != why.advice("lost")
 
 
 def test_no_sentence_is_of_a_situation_that_is_gone() -> None:
