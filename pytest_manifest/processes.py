@@ -83,11 +83,17 @@ def has_ended(pid: int) -> bool:
         return True
     except PermissionError:
         return False
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:  # macOS has no /proc; Linux can hide other users' processes
-        return False
-    return status.rpartition(")")[2].split()[:1] == ["Z"]
+    return _status(pid)[:1] == ["Z"]
+
+
+def _status(pid: int | str) -> list[str]:
+    """Return what the kernel shows of a process, from its state on; nothing where it shows none.
+
+    macOS has no /proc; Linux can hide other users' processes.
+    """
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +164,8 @@ def _scope() -> str:
 
 def _started(pid: int) -> int | None:
     """Return when a process started, in clock ticks since the boot; None where it is not shown."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-        return int(status.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
+    status = _status(pid)
+    return int(status[19]) if status else None
 
 
 def _has_members(group: int) -> bool:
@@ -179,10 +182,9 @@ def _has_members(group: int) -> bool:
 
 def _states() -> Iterator[tuple[str, int]]:
     """Yield state and process group of every process that is shown."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
-            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
-            yield fields[0], int(fields[2])
+    for path in Path("/proc").glob("[0-9]*"):
+        if status := _status(path.name):
+            yield status[0], int(status[2])
 
 
 def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:

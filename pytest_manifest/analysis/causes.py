@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Final, TypeAlias
 
 from pytest_manifest.ledger import Ledger, Statuses
@@ -248,44 +249,29 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
     """
     count = 0
     descendants: Counter[VerdictStatus | None] = Counter()
-    batch: list[str] | None = [] if ledger.descendants.any() else None
-
-    def counted() -> Iterator[str]:
-        nonlocal count
-        for count, entry in enumerate(entries, 1):  # noqa: B007 (the last number is the count)
-            if batch is not None:
-                batch.append(entry)
-                if len(batch) == _BATCH:
-                    descendants.update(ledger.trees.statuses_of_entries(batch))
-                    batch.clear()
-            yield entry
-
     outcomes: Counter[Outcome] = Counter()
     kinds: Counter[str] = Counter()
     causes = Causes()
     first: dict[Outcome, list[ListedEntry]] = {outcome: [] for outcome in PRECEDENCE}
-    for entry, found in ledger.queries.not_passed(counted()):
-        verdict = None if found is None else found.verdict
-        outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
-        outcomes[outcome] += 1
-        kinds["no verdict" if verdict is None else verdict.verdict] += 1
-        causes.add(entry, verdict, None if found is None else found.receipt)
-        if len(first[outcome]) < SHOWN:
-            first[outcome].append(_listed_entry(entry, verdict))
-    if batch:
-        descendants.update(ledger.trees.statuses_of_entries(batch))
+    left, has_trees = iter(entries), ledger.descendants.any()
+    while some := list(islice(left, _BATCH)):
+        count += len(some)
+        if has_trees:
+            descendants.update(ledger.trees.statuses_of_entries(some))
+        for entry, found in ledger.queries.not_passed(some):
+            verdict = None if found is None else found.verdict
+            outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
+            kind = "no verdict" if verdict is None else verdict.verdict
+            outcomes[outcome] += 1
+            kinds[kind] += 1
+            causes.add(entry, verdict, None if found is None else found.receipt)
+            if len(first[outcome]) < SHOWN:
+                sentence = _NO_VERDICT if verdict is None else verdict.sentence
+                shown = middle(_one_line(sentence), _SENTENCE)
+                first[outcome].append(ListedEntry(entry, kind, shown))
     outcomes["passed"] = count - outcomes.total()
-    shown = [entry for outcome in PRECEDENCE for entry in first[outcome]][:SHOWN]
-    return Tally(
-        count, outcomes, kinds, causes.largest_first()[:_CAUSES], tuple(shown), descendants
-    )
-
-
-def _listed_entry(entry: str, verdict: Verdict | None) -> ListedEntry:
-    kind, sentence = "no verdict", _NO_VERDICT
-    if verdict is not None:
-        kind, sentence = verdict.verdict, verdict.sentence
-    return ListedEntry(entry, kind, middle(_one_line(sentence), _SENTENCE))
+    worst = tuple(chain.from_iterable(first.values()))[:SHOWN]
+    return Tally(count, outcomes, kinds, causes.largest_first()[:_CAUSES], worst, descendants)
 
 
 def headline(found: Tally) -> str:

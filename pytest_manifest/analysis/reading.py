@@ -11,28 +11,19 @@ from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
 from pytest_manifest.ledger.rows import EntryVerdict, receipt_of
 from pytest_manifest.ledger.verdicts import History, StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
+from pytest_manifest.manifest.jsonl import Line
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Reused, Started
 from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict.explanation import error_place
 from pytest_manifest.verdict.judging import Costs
-
-
-class Line(NamedTuple):
-    """An entry's line of the manifest: its number from 1, its bytes, and whose it is."""
-
-    number: int
-    raw: bytes
-    entry: str
-
 
 _AT_ONCE = 64
 """Entries read together."""
@@ -55,19 +46,19 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
             usual: dict[str, History] = {}
             plain: set[str] = set()
             if unusual is not None:
-                stored = ledger.queries.stored_entries(line.entry for line in some)
-                for line, one in zip(some, stored, strict=True):
+                stored = ledger.queries.stored_entries(name for name, _ in some)
+                for (name, line), one in zip(some, stored, strict=True):
                     if (simple := _usual(one, unusual)) is not None:
-                        usual[line.entry] = simple
+                        usual[name] = simple
                         if not shown.may_hold_secret(f"{one.receipt}{line.raw.decode()}"):
-                            plain.add(line.entry)
-            left = [line.entry for line in some if line.entry not in usual]
+                            plain.add(name)
+            left = [name for name, _ in some if name not in usual]
             histories = usual | (ledger.queries.histories(left) if left else {})
-            for line in some:
-                if (history := histories.pop(line.entry, None)) is not None:
+            for name, line in some:
+                if (history := histories.pop(name, None)) is not None:
                     entry = manifest.parse(line.raw)
-                    hides, bill = line.entry not in plain, None if costs is None else costs.of
-                    if bill is not None and line.entry in usual:
+                    hides, bill = name not in plain, None if costs is None else costs.of
+                    if bill is not None and name in usual:
                         bill = partial(_usual_bill, entry, history)
                     yield _record(entry, line.number, history, bill, hides=hides)
 
@@ -133,14 +124,14 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
     ]
 
 
-def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
-    """Yield the manifest's lines of entries that may be of the run."""
+def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[tuple[str, Line]]:
+    """Yield the entries that may be of the run, each with its line of the manifest."""
     small = ledger.attempts.count_entries() * _FEW < len(manifest)
     known = frozenset(ledger.queries.sent_entries()) if small else None
-    for number, _, raw in manifest.lines():
-        entry, _ = id_and_task(raw)
+    for line in manifest.lines():
+        entry, _ = id_and_task(line.raw)
         if known is None or entry in known:
-            yield Line(number, raw, entry)
+            yield entry, line
 
 
 def _record(

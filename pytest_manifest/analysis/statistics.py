@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from heapq import heappush, heappushpop
 from itertools import chain, pairwise
 from typing import Final, TypeAlias
 
@@ -347,12 +346,10 @@ class _Fold:
                 self.free_wait.append(last.wait)
         if last.runtime is not None:
             task.runtime.append(last.runtime)
-            # Of equal times the earlier entry is the slower one: the heap drops its smallest.
-            rank = (last.runtime, -self.entries, record)
-            if len(self.slowest) < SLOWEST:
-                heappush(self.slowest, rank)
-            else:
-                heappushpop(self.slowest, rank)
+            # Of equal times the earlier entry is the slower one.
+            self.slowest.append((last.runtime, -self.entries, record))
+            self.slowest.sort(reverse=True)
+            del self.slowest[SLOWEST:]
 
     def _rows_of_workers(self) -> list[SummaryWorker]:
         total = sum(busy for _, busy in self.workers.values())
@@ -374,8 +371,7 @@ class _Fold:
         runtime = distribution(chain.from_iterable(task.runtime for task in tasks))
         over = self.first_sent is not None and self.last_end is not None
         slowest = [
-            SummaryEntry.model_validate(summary_fields(record))
-            for _, _, record in sorted(self.slowest, reverse=True)
+            SummaryEntry.model_validate(summary_fields(record)) for _, _, record in self.slowest
         ]
         return Statistics(
             entries=self.entries,
@@ -405,7 +401,7 @@ class _Fold:
         )
 
     def _signs(self, workers: Sequence[SummaryWorker], runtime: SummarySpread | None) -> Signs:
-        slowest = max(self.slowest, default=None)
+        slowest = self.slowest[0] if self.slowest else None
         return Signs(
             entries=self.entries,
             wait=distribution(self.free_wait),

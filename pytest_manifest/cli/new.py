@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from shlex import join, quote
 from typing import Annotated, Final
@@ -18,14 +19,14 @@ from pytest_manifest.cli.stored_run import pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError, PlanError
 from pytest_manifest.manifest import dump_entry
-from pytest_manifest.manifest.writer import atomic_file, writing
+from pytest_manifest.manifest.jsonl import Faults
+from pytest_manifest.manifest.writer import write_receipt_lines, writing
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
 from pytest_manifest.text import plural
 
 LONGEST_FIELD: Final = 2**31 - 1
 """The csv module's own limit of 128 KiB is less than a text for a language model may have."""
-MOST_FAULTS: Final = 20
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -121,16 +122,12 @@ def new(
 
 def _write(lines: Iterator[bytes], output: Path) -> int:
     """Write lines to a file, and return how many there are; without one there is no file."""
+    first = next(lines, None)
+    if first is None:
+        raise PlanError(f"there is no row, so {output} was not written")
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with atomic_file(output) as file:
-        for line in lines:
-            file.write(line + b"\n")
-            count += 1
-        if not count:
-            raise PlanError(f"there is no row, so {output} was not written")
-    return count
+    return write_receipt_lines(output, chain([first], lines), mode=None)
 
 
 def _entries(
@@ -145,8 +142,7 @@ def _entries(
     rows = csv_rows(path)
     _, columns = next(rows)
     taken = _argument_columns(signature, optional, path, columns, {*shown, *([ids] if ids else ())})
-    faults: list[Fault] = []
-    more = 0
+    faults = Faults(path)
     known: dict[str, int] = {}
     for number, (line, cells) in enumerate(rows, 1):
         row = dict(zip(columns, cells, strict=True))
@@ -161,14 +157,11 @@ def _entries(
             }
             entry = _entry(entry_id, signature, kwargs, {column: row[column] for column in shown})
         except ValueError as error:
-            more += len(faults) >= MOST_FAULTS
-            if len(faults) < MOST_FAULTS:
-                faults.append(Fault(path, line, str(error)))
+            faults.add(line, str(error))
             continue
         if not faults:
             yield entry
-    if faults:
-        raise ManifestError(faults, more=more)
+    faults.raise_any()
 
 
 def _argument_columns(

@@ -67,30 +67,22 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
-    """Yield all lines that are not blank; record blank ones, a BOM and a cut-off end as faults.
+    """Yield all lines; record a BOM, which is left out, and a cut-off end as faults.
 
-    Where too many are blank the rest is not read.
+    Raises ManifestError where there are too many faults to read on.
     """
     offset = 0
     for number, raw in enumerate(file, 1):
-        line = without_bom(Line(number, offset, raw), faults)
+        line = Line(number, offset, raw)
         offset += len(raw)
-        if not raw.endswith(b"\n"):
+        if number == 1 and raw.startswith(_BOM):
+            faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
+            line = Line(1, len(_BOM), raw[len(_BOM) :])
+        if not raw.endswith(b"\n") and not is_blank(line.raw):
             faults.add(number, CUT_OFF)
-        if not is_blank(line.raw):
-            yield line
-            continue
-        faults.add(number, BLANK)
+        yield line
         if faults.enough(number):
-            return
-
-
-def without_bom(line: Line, faults: Faults) -> Line:
-    """Return the line without a BOM, which is recorded as a fault."""
-    if line.number != 1 or not line.raw.startswith(_BOM):
-        return line
-    faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
-    return Line(1, len(_BOM), line.raw[len(_BOM) :])
+            raise faults.error()
 
 
 def is_blank(raw: bytes) -> bool:
@@ -146,6 +138,8 @@ def check_document(
 
 
 def _parse(line: Line) -> dict[str, Any]:
+    if is_blank(line.raw):
+        raise _RefusedError(BLANK)
     try:
         value = _decode(line.raw.decode().rstrip("\r\n"))
     except UnicodeDecodeError as error:

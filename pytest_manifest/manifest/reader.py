@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from sys import intern
 from typing import IO, NamedTuple
 
 from pydantic import ValidationError
@@ -59,12 +58,6 @@ class Outline(NamedTuple):
     tags: Sequence[str]
 
 
-class _Index(NamedTuple):
-    ids: Sequence[str]
-    tasks: Sequence[str]
-    offsets: Sequence[int]
-
-
 class Manifest:
     """A frozen, checked manifest file. It keeps ids and byte offsets; entries stay on disk.
 
@@ -78,7 +71,7 @@ class Manifest:
         self._file = summary.path.absolute()  # a later chdir must not lose it
         self._stamp = summary.stamp
         if places is not None:
-            self._index = _Index(tuple(places.ids), places.tasks, places.offsets)
+            self._index = places
 
     @property
     def ids(self) -> Sequence[str]:
@@ -208,10 +201,8 @@ class Manifest:
 
     def __getitem__(self, entry_id: str) -> Entry:
         """Return the entry with this id; raise KeyError where there is none."""
-        offset = self.offset_of(entry_id)
-        with self.open() as file:
-            file.seek(offset)
-            return self.parse(file.readline())
+        (entry,) = self.some((entry_id,))
+        return entry
 
     def position_of(self, entry_id: str) -> int:
         """Return the number of entries before this one; raise KeyError where there is none."""
@@ -256,14 +247,11 @@ class Manifest:
         return {entry_id: position for position, entry_id in enumerate(self.ids)}
 
     @cached_property
-    def _index(self) -> _Index:
+    def _index(self) -> Places:
         places = Places()
         for line in self.lines():
-            name, task = jsonl.id_and_task(line.raw)
-            places.ids.append(name)
-            places.tasks.append(intern(task))
-            places.offsets.append(line.offset)
-        return _Index(tuple(places.ids), places.tasks, places.offsets)
+            places.add(*jsonl.id_and_task(line.raw), line.offset)
+        return places
 
     def open(self) -> IO[bytes]:
         """Open the file after its header; raise ManifestError where its content was changed."""

@@ -101,8 +101,6 @@ class ReceiptIndex:
 
     def _find_places(self) -> None:
         for line in jsonl.read_lines(self._file, self._faults):
-            if self._faults.enough(line.number):
-                raise self._faults.error()
             if _OF_DESCENDANT(line.raw):
                 place = (line.offset, line.number)
                 self._db.execute("INSERT INTO descendants VALUES (?, ?)", place)

@@ -40,10 +40,6 @@ _UNKNOWN: Final = "SELECT line, id FROM waits WHERE id NOT IN (SELECT id FROM id
 _WAITS: Final = "SELECT waits.line, ids.line FROM waits JOIN ids USING (id)"
 
 
-_ROWS: Final = 400
-"""Ids that are written at once."""
-
-
 class _Ids:
     """The ids of a manifest with their lines, and who waits for which, in a database that vanishes
     when it is closed: a million of them in a set of strings take about 150 MB."""
@@ -52,18 +48,10 @@ class _Ids:
         self._db = db
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
-        self._new: list[int | str] = []
 
     def add(self, entry_id: str, line: int) -> None:
         """Record that an id stands on a line."""
-        self._new += (line, entry_id if entry_id.isascii() else whole_text(entry_id))
-        if len(self._new) == 2 * _ROWS:
-            self._write()
-
-    def _write(self) -> None:
-        rows = ", ".join(["(?, ?)"] * (len(self._new) // 2))
-        self._db.execute(f"INSERT INTO ids VALUES {rows}", self._new)  # noqa: S608 - marks alone
-        self._new.clear()
+        self._db.execute("INSERT INTO ids VALUES (?, ?)", (line, whole_text(entry_id)))
 
     def want(self, ids: Iterable[str], line: int) -> None:
         """Record that the entry on a line depends on these ids (its ``after``)."""
@@ -71,8 +59,6 @@ class _Ids:
 
     def check(self, faults: jsonl.Faults) -> None:
         """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
-        if self._new:
-            self._write()
         self._db.execute("CREATE INDEX by_id ON ids (id)")
         for line, entry_id, first in self._db.execute(_TWICE):
             faults.add(
@@ -226,6 +212,12 @@ class Places:
     tasks: list[str] = field(default_factory=list)
     offsets: array[int] = field(default_factory=lambda: array("Q"))
 
+    def add(self, entry_id: str, task: str, offset: int) -> None:
+        """Add the next entry."""
+        self.ids.append(entry_id)
+        self.tasks.append(intern(task))
+        self.offsets.append(offset)
+
 
 def scan(
     path: Path,
@@ -280,12 +272,8 @@ class _Scan:
 
     def run(self) -> Summary:
         stamp = stamp_of(self.file)
-        offset = 0
-        for number, raw in enumerate(self.file, 1):
-            self.digest.update(self._take(jsonl.Line(number, offset, raw)))
-            offset += len(raw)
-            if self.faults.enough(number):
-                raise self.faults.error()
+        for line in jsonl.read_lines(self.file, self.faults):
+            self.digest.update(self._take(line))
         self._check_totals(stamp[1])
         self.ids.check(self.faults)
         self.faults.raise_any()
@@ -304,17 +292,11 @@ class _Scan:
 
     def _take(self, line: jsonl.Line) -> bytes:
         """Check a line; return its bytes to digest, b"" of the header."""
-        if line.number == 1:
-            line = jsonl.without_bom(line, self.faults)
         raw = line.raw
-        if not raw or raw.isspace():
-            self.blanks.append(line.number)
+        if jsonl.is_remark(raw):
             self.remarks.append(line.number)
-            return raw
-        if not raw.endswith(b"\n"):
-            self.faults.add(line.number, jsonl.CUT_OFF)
-        if raw.startswith(b"#"):
-            self.remarks.append(line.number)
+            if jsonl.is_blank(raw):
+                self.blanks.append(line.number)
             return raw
         if self.blanks:
             self._refuse_blanks()
@@ -367,9 +349,7 @@ class _Scan:
             self.ids.want(entry.after, line.number)
         self.traits.append(traits_of(entry))
         if self.places is not None:
-            self.places.ids.append(entry.id)
-            self.places.tasks.append(intern(entry.task))
-            self.places.offsets.append(line.offset)
+            self.places.add(entry.id, entry.task, line.offset)
 
     def _check_totals(self, size: int) -> None:
         if not size:

@@ -76,8 +76,11 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
         return Manifest(summary, places)
 
 
-def write_receipt_lines(path: Path, lines: Iterable[bytes], *, mode: int = FILE_MODE) -> int:
-    """Write lines of receipts, whole or not at all; return their number. Raises ManifestError."""
+def write_receipt_lines(path: Path, lines: Iterable[bytes], *, mode: int | None = FILE_MODE) -> int:
+    """Write lines of receipts, or of entries, whole or not at all; return their number.
+
+    Raises ManifestError.
+    """
     count = 0
     with atomic_file(path, mode) as file:
         for count, line in enumerate(lines, 1):  # noqa: B007 (the last number is the count)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -39,12 +38,7 @@ _MOST_FIGURE: Final = 1e12
 USUAL: Final = "(usual)"
 """Where in an error's place it names the quick way of a field; see ``usually``."""
 WHOLE: Final = "(whole)"
-ALL: Final = "(all)"
-FIRST: Final = "(first)"
-EACH: Final = "(each)"
-UNTIL: Final = "(until)"
-"""Where it names the two ways of an array, of JSON and of Python: each fault of a short one, the
-first of a long one."""
+"""Where it names the other one."""
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
 # without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
@@ -244,43 +238,17 @@ Expiry = Annotated[
 
 
 def told(error: ValidationError) -> list[ErrorDetails]:
-    """Return the errors that are of a field's whole way, and of a long array its first."""
+    """Return the errors that are of a field's whole way."""
     found = error.errors(include_url=False)
-    long = {one["loc"] for one in found if one["type"] == "too_long" and one["loc"][-1:] == (ALL,)}
     # All of them are of ways not taken where a field that nobody knows has such a name.
-    return [one for one in found if not _is_of_other_way(one["loc"], long)] or found
+    return [one for one in found if USUAL not in one["loc"]] or found
 
 
-def _is_of_other_way(loc: tuple[int | str, ...], long: Collection[tuple[int | str, ...]]) -> bool:
-    return USUAL in loc or any(
-        part in (ALL, FIRST) and ((*loc[:place], ALL) in long) == (part == ALL)
-        for place, part in enumerate(loc)
-    )
-
-
-_PART: Final = 1_000
-"""Items of an array of which each fault is found, which takes some 300 bytes until it is told."""
-
-
-def _whole_or_first_fault(source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-    whole: Any = handler(source)
-    ways = ({**whole, "max_length": _PART}, ALL), ({**whole, "fail_fast": True}, FIRST)
-    return core_schema.json_or_python_schema(
-        json_schema=core_schema.union_schema(list(ways), mode="left_to_right"),
-        python_schema=core_schema.tagged_union_schema(
-            {EACH: whole, UNTIL: {**whole, "fail_fast": True}}, discriminator=_way_of_array
-        ),
-    )
-
-
-def _way_of_array(value: object) -> str:
-    return UNTIL if isinstance(value, list) and len(value) > _PART else EACH
-
-
-InParts: Final = GetPydanticSchema(
-    _whole_or_first_fault, lambda schema, handler: dict(handler(schema)["anyOf"][-1])
+# Not pydantic's FailFast, which is not hashable, as what stands in a union has to be.
+FirstFault: Final = GetPydanticSchema(
+    lambda source, handler: {**handler(source), "fail_fast": True}
 )
-"""The mark of an array of models or names, which somebody else may have written."""
+"""The mark of an array whose first fault alone is told: there may be millions."""
 
 
 class _JsonField:
@@ -322,8 +290,6 @@ Json = Annotated[JsonValue, _JsonField()]
 JsonObject = Annotated[dict[str, JsonValue], _JsonField(dict)]
 JsonArray = Annotated[list[JsonValue], _JsonField(list)]
 
-
-SCHEMA_VERSION: Literal[1] = 1
 
 Source = Literal["worker", "backend", "harness"]
 

@@ -23,7 +23,7 @@ from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable
 
-Names = Annotated[list[fields.Name], fields.InParts]
+Names = Annotated[list[fields.Name], fields.FirstFault]
 """Ids, tags, names of tasks."""
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeGuard, TypeVar, Union, get_args, get_orig
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pytest_manifest.schema.fields import ALL, EACH, FIRST, UNTIL, WHOLE, Document, told
+from pytest_manifest.schema.fields import WHOLE, Document, told
 from pytest_manifest.text import beginning, number_unprintable
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,7 +38,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 _LONGEST = 200
 """Characters of a field's name that are looked at."""
-_FORMS = "(short)", "(long)", WHOLE, ALL, FIRST, EACH, UNTIL
+_FORMS = "(short)", "(long)", WHOLE
 _OWN = (
     "json_value",
     "empty_range",

@@ -80,7 +80,7 @@ class Judged(fields.Document):
     """What happened; null where it passed."""
     reason: dict[str, object] | None = None
     """Why: a code, and what it is about; null where it passed."""
-    mismatches: Annotated[list[Mismatch], fields.InParts] = Field(default_factory=list)
+    mismatches: Annotated[list[Mismatch], fields.FirstFault] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
     manifest: fields.Sha256 | None = None
     """The digest of the manifest that the run had; null where it passed."""
@@ -141,7 +141,7 @@ class Receipt(fields.Document):
     """Whether the broker delivered it more than once."""
     retries: fields.Count = 0
     """How often the task asked Celery to retry it."""
-    retried: Annotated[list[Retried], fields.InParts] = Field(default_factory=list)
+    retried: Annotated[list[Retried], fields.FirstFault] = Field(default_factory=list)
     """The tries before the last one: the latest of them, where there were many."""
     replaced: bool = False
     """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
@@ -153,7 +153,7 @@ class Receipt(fields.Document):
     """SHA-256 of the arguments as compact JSON with sorted keys."""
     result_sha256: fields.Sha256 | None = None
     """SHA-256 of the result, likewise."""
-    log: Annotated[list[fields.Text], fields.InParts] = Field(default_factory=list)
+    log: Annotated[list[fields.Text], fields.FirstFault] = Field(default_factory=list)
     """The task's last log lines."""
     log_dropped: fields.Count = 0
     """How many earlier log lines were left out."""
@@ -193,7 +193,7 @@ class Verdict(fields.Document):
     """What happened, what is known, and what to do next."""
     reason: dict[str, object] | None = None
     """Why: a code, and what it is about; the sentence says the same in words."""
-    mismatches: Annotated[list[Mismatch], fields.InParts] = Field(default_factory=list)
+    mismatches: Annotated[list[Mismatch], fields.FirstFault] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
 
 

@@ -182,7 +182,7 @@ def test_a_placeholder_is_refused_where_the_file_is_to_be_sent(
         read_manifest(path, is_new=True)
     said = f":2: entry 'a': {place} is still '<fill in: int>'; write its value"
     assert str(refused.value).endswith(said)
-    assert read_manifest(path).ids == ("b", "a")
+    assert read_manifest(path).ids == ["b", "a"]
 
 
 def test_a_text_that_merely_speaks_of_filling_in_is_no_placeholder(
@@ -273,7 +273,7 @@ def test_a_long_circle_is_told_by_its_ends(faults: Callable[[bytes], list[str]])
 def test_entries_may_wait_for_later_ones(save: Callable[[bytes], Path]) -> None:
     """The order of lines is no order of running."""
     data = line(id="a", after=["c", "b"]) + line(id="b", after=["c"]) + line(id="c")
-    assert read_manifest(save(data)).ids == ("a", "b", "c")
+    assert read_manifest(save(data)).ids == ["a", "b", "c"]
 
 
 def test_a_long_chain_of_waiting_is_no_circle(save: Callable[[bytes], Path]) -> None:
@@ -303,7 +303,7 @@ def test_what_is_no_file_is_one_clear_error(tmp_path: Path, what: str) -> None:
 def test_a_file_of_bare_entries_is_valid(save: Callable[[bytes], Path]) -> None:
     """Without a header the digest is over all bytes, and the header is filled in."""
     manifest = read_manifest(save(A + B))
-    assert manifest.ids == ("a", "b")
+    assert manifest.ids == ["a", "b"]
     assert manifest.sha256 == digest(A + B)
     assert (manifest.header.entries, manifest.header.sha256) == (2, digest(A + B))
     assert manifest.header.workflow is None
@@ -348,7 +348,7 @@ def test_comments_and_a_blank_end_are_no_entries(
 
 def test_windows_line_ends_are_accepted(save: Callable[[bytes], Path]) -> None:
     """A carriage return is white space to JSON."""
-    assert read_manifest(save((A + B).replace(b"\n", b"\r\n"))).ids == ("a", "b")
+    assert read_manifest(save((A + B).replace(b"\n", b"\r\n"))).ids == ["a", "b"]
 
 
 def test_a_manifest_gives_entries_in_order_and_by_id(save: Callable[[bytes], Path]) -> None:
@@ -412,7 +412,7 @@ def test_a_manifest_whose_file_was_moved_is_not_read_again(
     manifest.path.rename(moved)
     other.write_bytes(B)
     assert [entry.id for entry in manifest.moved(moved)] == ["a", "b"]
-    assert manifest.moved(other).ids == ("b",)
+    assert manifest.moved(other).ids == ["b"]
 
 
 def test_outlines_parse_the_lines_that_may_have_tags_alone(
@@ -460,7 +460,7 @@ def test_ids_with_the_same_hash_are_told_apart(
 ) -> None:
     """The hashes of ids only raise a suspicion; the lines decide."""
     monkeypatch.setattr("pytest_manifest.manifest.scan.hash", lambda _: 7, raising=False)
-    assert read_manifest(save(A + B)).ids == ("a", "b")
+    assert read_manifest(save(A + B)).ids == ["a", "b"]
     with pytest.raises(ManifestError, match=r"m\.jsonl:3: entry id 'b' was used on line 2"):
         read_manifest(save(A + B + B))
 

@@ -226,7 +226,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     link.symlink_to(tmp_path / "real" / "m.jsonl")
     write_manifest(link, HEADER, [CRUD])
     assert link.is_symlink()
-    assert read_manifest(tmp_path / "real" / "m.jsonl").ids == ("crud-0001",)
+    assert read_manifest(tmp_path / "real" / "m.jsonl").ids == ["crud-0001"]
 
 
 printable = st.characters(exclude_categories=["C", "Z"]).filter(str.isprintable) | st.just(" ")

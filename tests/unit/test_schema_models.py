@@ -307,15 +307,12 @@ def test_a_fault_is_raised_once_by_who_makes_one_in_python(
     assert len({one["loc"] for one in raised.value.errors()}) == raised.value.error_count()
 
 
-def test_of_a_long_array_the_first_fault_is_named_and_of_a_short_one_each() -> None:
-    for number, expected in ((3, ["'tags[1]'", "'tags[2]'"]), (1_001, ["'tags[1]'"])):
-        tags = ["x", "", "", *"y" * (number - 3)]
-        fields = {"id": "", "task": "t", "tags": tags, "after": ["", "b"]}
-        text = json.dumps(fields)
-        with pytest.raises(ValidationError) as of_python:
-            Entry.model_validate(fields)
-        with pytest.raises(ValidationError) as of_text:
-            Entry.model_validate_json(text)
-        for raised in (of_python, of_text):
-            places = [one.split()[0] for one in problems(raised.value, Entry)]
-            assert places == ["'id'", "'after[0]'", *expected]
+def test_of_an_array_the_first_fault_is_named() -> None:
+    fields = {"id": "", "task": "t", "tags": ["x", "", ""], "after": ["", "b"]}
+    with pytest.raises(ValidationError) as of_python:
+        Entry.model_validate(fields)
+    with pytest.raises(ValidationError) as of_text:
+        Entry.model_validate_json(json.dumps(fields))
+    for raised in (of_python, of_text):
+        places = [one.split()[0] for one in problems(raised.value, Entry)]
+        assert places == ["'id'", "'after[0]'", "'tags[1]'"]
