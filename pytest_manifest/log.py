@@ -1,4 +1,4 @@
-"""Log for people and for machines, with secrets removed before a record reaches any sink."""
+"""Log for people and for machines, without secrets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ def configure(
     hide_environment()
     stream = sys.stderr if sink is None else sink
     logger.remove()
-    logger.configure(patcher=_redact_record)
     render = _renderer(format, colorize=_wants_colour(stream))
 
     def write(message: Message) -> None:
@@ -175,7 +174,7 @@ def _as_text(message: Message, *, colorize: bool) -> str:
     record = message.record
     time, level = record["time"], record["level"].name
     shown = ((key, value) for key, value in record["extra"].items() if key != _TRACEBACK)
-    context = " ".join(f"{key}={value}" for key, value in shown)
+    context = " ".join(f"{key}={HIDDEN if is_secret_name(key) else one}" for key, one in shown)
     parts = [
         paint("32", f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}"),
         paint(_LEVEL_COLOURS.get(level, "1"), f"{level: <8}"),
@@ -263,14 +262,6 @@ def _clean(value: object, name: str = "") -> object:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return redact(str(value))
-
-
-def _redact_record(record: Record) -> None:
-    record["message"] = redact(record["message"])
-    extra = record["extra"]
-    for key, value in extra.items():
-        if isinstance(value, str) or is_secret_name(key):
-            extra[key] = _clean(value, key)
 
 
 def _wants_colour(stream: TextIO) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import ClassVar, Final, Literal, TypeAlias, TypeVar
+from typing import ClassVar, Final, Literal, TypeVar
 
 from typing_extensions import dataclass_transform
 
@@ -108,6 +108,15 @@ class Fact:
     source: FactSource = FactSource.CONTROLLER
     job: str = ""
 
+    def __init_subclass__(cls, kind: Kind | None = None) -> None:
+        if kind is not None:  # which is not given again where slots make the class anew
+            cls.kind = kind
+
+
+@named_value
+class JobFact(Fact):
+    """A fact of a job."""
+
 
 # Jobs: an attempt of an entry, or a descendant of one
 
@@ -185,27 +194,25 @@ WithheldCode = Literal["unknown_task", "after", "canary", "max_failed", "budget"
 
 
 @named_value
-class Withheld(Fact):
+class Withheld(JobFact, kind=Kind.WITHHELD):
     """The attempt is not sent.
 
     ``names``: the nearest names of an unknown task; the chain of entries that it waits for; the
     canary's entries that did not pass. ``fields``: figures, by their names in the verdict's reason.
     """
 
-    kind = Kind.WITHHELD
     code: WithheldCode
     names: tuple[str, ...] = ()
     fields: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @named_value
-class Sending(Fact):
+class Sending(JobFact, kind=Kind.SENDING):
     """The job's message is about to be published for the ``number``-th time, from 1.
 
     ``sent_at`` is None where another copy of the ledger has it.
     """
 
-    kind = Kind.SENDING
     number: int
     sent_at: datetime | None
 
@@ -216,10 +223,9 @@ nothing of it; refused: no broker ever will, ``error`` says why."""
 
 
 @named_value
-class SendResult(Fact):
+class SendResult(JobFact, kind=Kind.SEND_RESULT):
     """The result of a sending; ``is_unmade``: the task's own ``apply_async`` made no message."""
 
-    kind = Kind.SEND_RESULT
     number: int
     outcome: SendOutcome
     error: str = ""
@@ -232,10 +238,9 @@ gone, had taken it; unknown: two looks do not tell."""
 
 
 @named_value
-class Gone(Fact):
+class Gone(JobFact, kind=Kind.GONE):
     """The process that ran an execution has ended: by its pid here, or as its supervisor says."""
 
-    kind = Kind.GONE
     execution: str
     pid: int | None = None
     exit_code: int | None = None
@@ -243,45 +248,41 @@ class Gone(Fact):
 
 
 @named_value
-class Nowhere(Fact):
+class Nowhere(JobFact, kind=Kind.NOWHERE):
     """Two looks found the job in no place, and could see all of them.
 
     ``as_of``: the last fact that had been recorded when the second look was taken.
     """
 
-    kind = Kind.NOWHERE
     as_of: int
 
 
 @named_value
-class Seen(Fact):
+class Seen(JobFact, kind=Kind.SEEN):
     """A search found the job, where its place decides something; ``holder``: the silent node."""
 
-    kind = Kind.SEEN
     place: Place
     as_of: int
     holder: str | None = None
 
 
 @named_value
-class Moved(Fact):
+class Moved(JobFact, kind=Kind.MOVED):
     """A dead worker's message was handled.
 
     put_back: it is in its queue again; taken_out: no worker will run it; left: it may not be moved.
     """
 
-    kind = Kind.MOVED
     how: Literal["put_back", "taken_out", "left"]
 
 
 @named_value
-class TimeOver(Fact):
+class TimeOver(JobFact, kind=Kind.TIME_OVER):
     """A job's own time is over: an execution's ``timeout``, or its entry's ``deadline``.
 
     ``limit`` (s). Recorded once a worker's process was asked for and the job seen to run, not wait.
     """
 
-    kind = Kind.TIME_OVER
     of: Literal["timeout", "deadline"]
     limit: float
     execution: str | None = None
@@ -291,7 +292,7 @@ RecallReason = Literal["stop", "time", "deadline", "max_failed", "poison", "oper
 
 
 @named_value
-class Recalled(Fact):
+class Recalled(JobFact, kind=Kind.RECALLED):
     """The run takes a job back.
 
     asked: its revocation is cast; heard: every worker knows of it and none runs the job, so none
@@ -299,16 +300,14 @@ class Recalled(Fact):
     ``why``: "time" is the run's deadline, "deadline" the entry's, "poison" that it kills workers.
     """
 
-    kind = Kind.RECALLED
     why: RecallReason
     stage: Literal["asked", "heard", "withdrawn"]
 
 
 @named_value
-class TakenUp(Fact):
+class TakenUp(JobFact, kind=Kind.TAKEN_UP):
     """The entry's verdict is taken back: what the run had given up is awaited again."""
 
-    kind = Kind.TAKEN_UP
     why: Literal["resume", "audit", "keys"]
 
 
@@ -316,13 +315,12 @@ class TakenUp(Fact):
 
 
 @named_value
-class Started(Fact):
+class Started(JobFact, kind=Kind.STARTED):
     """An execution began; ``started_at`` is the worker's time.
 
     ``pid`` means the same where ``host``, ``boot`` and ``namespace`` are the same.
     """
 
-    kind = Kind.STARTED
     execution: str
     started_at: datetime | None = None
     retries: int = 0
@@ -336,10 +334,9 @@ class Started(Fact):
 
 
 @named_value
-class HandedOn(Fact):
+class HandedOn(JobFact, kind=Kind.HANDED_ON):
     """An execution ended and its job goes on; see ``results.records.HandedOnRecord``."""
 
-    kind = Kind.HANDED_ON
     execution: str
     how: str
     ended_at: datetime | None = None
@@ -348,52 +345,46 @@ class HandedOn(Fact):
 
 
 @named_value
-class Ended(Fact):
+class Ended(JobFact, kind=Kind.ENDED):
     """A worker's receipt of the job's end; ``execution`` is None where that is not reported.
 
     ``fault``: why it is not believed by the run's keys, "" where it is.
     """
 
-    kind = Kind.ENDED
     receipt: Receipt
     execution: str | None = None
     fault: str = ""
 
 
 @named_value
-class Stored(Fact):
+class Stored(JobFact, kind=Kind.STORED):
     """The result store's own record of an end, once per content, by hearsay.
 
     Either ``receipt``, or ``unreadable``: why it cannot be read here. ``fault`` as of an
     :class:`Ended`.
     """
 
-    kind = Kind.STORED
     receipt: Receipt | None = None
     unreadable: str = ""
     fault: str = ""
 
 
 @named_value
-class ChildUnsent(Fact):
+class ChildUnsent(JobFact, kind=Kind.CHILD_UNSENT):
     """No broker took the descendant's message, as far as its parent could see."""
-
-    kind = Kind.CHILD_UNSENT
 
 
 @named_value
-class ChildElsewhere(Fact):
+class ChildElsewhere(JobFact, kind=Kind.CHILD_ELSEWHERE):
     """The descendant's message went to another broker than its parent's."""
 
-    kind = Kind.CHILD_ELSEWHERE
     broker: str
 
 
 @named_value
-class Announced(Fact):
+class Announced(JobFact, kind=Kind.ANNOUNCED):
     """Messages to come of a tree, of which ``job`` is the root; see ``results.records``."""
 
-    kind = Kind.ANNOUNCED
     key: str
     announcer: str
     how: str
@@ -404,30 +395,7 @@ class Announced(Fact):
 
 
 @named_value
-class Closed(Fact):
+class Closed(JobFact, kind=Kind.CLOSED):
     """Nothing more comes by an announcement of a tree, of which ``job`` is the root."""
 
-    kind = Kind.CLOSED
     key: str
-
-
-JobFact: TypeAlias = (
-    Withheld
-    | Sending
-    | SendResult
-    | Gone
-    | Nowhere
-    | Seen
-    | Moved
-    | TimeOver
-    | Recalled
-    | TakenUp
-    | Started
-    | HandedOn
-    | Ended
-    | Stored
-    | ChildUnsent
-    | ChildElsewhere
-    | Announced
-    | Closed
-)

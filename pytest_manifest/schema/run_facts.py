@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, TypeVar
 
 from pytest_manifest.schema import facts as of_jobs
 from pytest_manifest.schema.facts import Fact, Job, Kind, named_value, value
@@ -14,13 +14,17 @@ from pytest_manifest.schema.facts import JobFact as JobFact
 
 
 @named_value
-class Segment(Fact):
+class RunFact(Fact):
+    """A fact of a run."""
+
+
+@named_value
+class Segment(RunFact, kind=Kind.SEGMENT):
     """A stretch of a run begins, with the settings of this start of pytest.
 
     ``lifetime``: seconds for which the result store keeps a result.
     """
 
-    kind = Kind.SEGMENT
     kills: int
     lifetime: float
     deadline: float | None = None
@@ -31,37 +35,34 @@ class Segment(Fact):
 
 
 @named_value
-class SegmentEnded(Fact):
+class SegmentEnded(RunFact, kind=Kind.SEGMENT_ENDED):
     """A stretch of a run ends."""
 
-    kind = Kind.SEGMENT_ENDED
     how: Literal["finished", "stopped", "detached"]
 
 
 @named_value
-class TaskFact(Fact):
+class TaskFact(RunFact, kind=Kind.TASK):
     """A task's code or own time limit (s), for what is sent from here on; None: not this one."""
 
-    kind = Kind.TASK
     task: str
     code: str | None = None
     limit: float | None = None
 
 
 @named_value
-class StoreFact(Fact):
+class StoreFact(RunFact, kind=Kind.STORE):
     """The finding of a look at the result store.
 
     marked: it begins; intact: it has all; emptied: it has lost what it held; unreachable: it does
     not answer. With a ``job``: of that one alone, as of one that was reused.
     """
 
-    kind = Kind.STORE
     what: Literal["marked", "intact", "emptied", "unreachable"]
 
 
 @named_value
-class NodeFact(Fact):
+class NodeFact(RunFact, kind=Kind.NODE):
     """Something known of a worker, or of a queue's.
 
     reports: it reports each start, or ended before the first message; stock: it does not report
@@ -69,25 +70,22 @@ class NodeFact(Fact):
     its name is known; heard, left: it answered, it is gone.
     """
 
-    kind = Kind.NODE
     name: str
     what: Literal["reports", "stock", "unserved", "nobody", "silent", "heard", "left"]
 
 
 @named_value
-class PlaceFact(Fact):
+class PlaceFact(RunFact, kind=Kind.PLACE):
     """Another broker that jobs were sent to, or the store that the app's own settings name."""
 
-    kind = Kind.PLACE
     what: Literal["other_broker", "own_store"]
     url: str
 
 
 @named_value
-class Search(Fact):
+class Search(RunFact, kind=Kind.SEARCH):
     """Both looks of a search: one row, if something is missing; ``counts`` by place."""
 
-    kind = Kind.SEARCH
     as_of: int
     answered: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
@@ -96,13 +94,12 @@ class Search(Fact):
 
 
 @named_value
-class SetBack(Fact):
+class SetBack(RunFact, kind=Kind.SET_BACK):
     """The clock was set back ``by`` so many seconds; ``most``: behind the most that it ever was.
 
     With a ``job``: of that one alone.
     """
 
-    kind = Kind.SET_BACK
     by: float
     most: float
 
@@ -118,35 +115,24 @@ was stopped, or killed."""
 
 
 @named_value
-class RunOver(Fact):
+class RunOver(RunFact, kind=Kind.RUN_OVER):
     """The run ends before its work, with all that has no verdict.
 
     ``error``: why there was no last look, or why it gave up; ``fields``: figures, by their names in
     the verdicts' reason.
     """
 
-    kind = Kind.RUN_OVER
     why: RunOverReason
     limit: float | None = None
     error: str = ""
     fields: Mapping[str, str | int] = field(default_factory=dict)
 
 
-RunFact: TypeAlias = (
-    Segment
-    | SegmentEnded
-    | TaskFact
-    | StoreFact
-    | NodeFact
-    | PlaceFact
-    | Search
-    | SetBack
-    | RunOver
+_CLASSES: Final[tuple[type[JobFact | RunFact], ...]] = (
+    *JobFact.__subclasses__(),
+    *RunFact.__subclasses__(),
 )
-
-KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
-    one.kind: one for one in (*get_args(JobFact), *get_args(RunFact))
-}
+KINDS: Final = {one.kind: one for one in _CLASSES}  # of two of one name the later one has slots
 
 
 # What the judge takes
