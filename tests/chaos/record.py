@@ -22,14 +22,15 @@ OWN = """
 ATTEMPTS = f"""
     SELECT task_id, entry, attempt, state, {OWN.format("verdict", "kind")} FROM (
         SELECT a.task_id, a.entry, a.attempt, a.state,
-            coalesce(v.status, CASE WHEN b.reason LIKE 'lost%' THEN 'lost' END) AS kind, v.verdict
+            coalesce(v.status, replace(b.reason, 'lost in flight', 'unknown')) AS kind, v.verdict
         FROM attempts a LEFT JOIN verdicts v ON v.seq = (
             SELECT max(seq) FROM verdicts w WHERE w.job = a.n AND w.status IS NOT NULL
         )
         LEFT JOIN attempts b ON b.entry = a.entry AND b.attempt = a.attempt + 1
     )
 """
-"""An attempt that was searched for and sent again without a verdict was called lost by that."""
+"""An attempt that was sent again without a verdict is called what that was done for: lost where no
+worker had begun it; of what was begun and lost in flight nobody says how far it came."""
 TOLD = f"""
     SELECT entry, attempt, was, told_at FROM corrections UNION ALL
     SELECT entry, attempt, {OWN.format("verdict", "kind")}, settled_at FROM settled

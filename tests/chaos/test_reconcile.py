@@ -13,16 +13,18 @@ import redis
 from celery import Celery
 from kombu import Connection
 
+from pytest_manifest.ledger import Ledger
 from tests import services
 from tests.chaos.drain import Message, Remains, count_amqp, drain_amqp, drain_redis
 from tests.chaos.executions import Execution
 from tests.chaos.kept import AOF, KeptData
 from tests.chaos.reconcile import Account, Books, reconcile
-from tests.chaos.record import Sending
+from tests.chaos.record import Sending, read_sendings
 from tests.chaos.servers import Valkey
 from tests.chaos.session import Family
 from tests.chaos.workload import Group, late, plain
 from tests.support import eventually
+from tests.unit.ledger_support import INFO
 
 MEMBERS = {"e": plain(1)}
 AT = 5.0
@@ -113,6 +115,24 @@ def test_what_was_called_lost_and_came_is_recovered() -> None:
         account_of(called("timed_out"), (), ["celery"]),
     ):
         assert account.recovered == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "recovered"),
+    [("lost", "lost", 1), ("lost in flight", "unknown", 0), ("revoked", "revoked", 0)],
+)
+def test_what_a_resume_sends_again_is_called_what_it_says(
+    tmp_path: Path, reason: str, kind: str, recovered: int
+) -> None:
+    """Lost in flight is what was begun: a session that is ended at once hears no end of it."""
+    path = tmp_path / "run.sqlite"
+    with Ledger.create(path, INFO) as ledger:
+        ledger.attempts.plan([("id", "e", 1, 0)])
+        ledger.attempts.plan([("again", "e", 2, 0, reason)], why="resume")
+        ledger.attempts.mark(["id", "again"], "sent")
+    first, _ = read_sendings([path])
+    assert first.kind == kind
+    assert len(account_of(first, RAN).recovered) == recovered
 
 
 def test_what_would_run_again_is_a_flaw() -> None:
