@@ -14,14 +14,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.urls import is_in_process
 
 T = TypeVar("T")
+Call = Callable[[], None]
 
 CALL_TIMEOUT: Final = 30.0
 """Seconds for a call of many reads and writes: a batch, a read of every queue."""
@@ -65,7 +68,7 @@ class WaitBudget:
 class _Thread(threading.local):
     """The call that each thread is running, if it runs one."""
 
-    job: _PendingCall[Any] | None = None  # whatever the call returns, nothing here reads it
+    job: Future[Any] | None = None  # whatever the call returns, nothing here reads it
 
 
 _here = _Thread()
@@ -73,33 +76,8 @@ _here = _Thread()
 
 def refuse_if_abandoned() -> None:
     """Raise PeerTimeoutError in an abandoned thread: its connections belong to others now."""
-    if _here.job is not None and _here.job.abandoned:
+    if _here.job is not None and _here.job.cancelled():
         raise PeerTimeoutError("nobody waits for this any more")
-
-
-class _PendingCall(Generic[T]):
-    """A call, and what it has returned or raised."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
-        self._error: BaseException | None = None
-        self._value: list[T] = []
-        self.done = threading.Event()
-        self.abandoned = False
-
-    def run(self) -> None:
-        _here.job = self
-        try:
-            self._value.append(self._function())
-        except BaseException as error:  # the caller's, in whose thread it is raised
-            self._error = error
-        finally:
-            self.done.set()
-
-    def result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._value[0]
 
 
 class BoundedCaller:
@@ -120,7 +98,7 @@ class BoundedCaller:
         self._budget = budget or WaitBudget()
         self._on_abandon = on_abandon
         self._direct = is_in_process(url.removeprefix("cache+"))
-        self._calls: queue.SimpleQueue[_PendingCall[object] | None] | None = None
+        self._calls: queue.SimpleQueue[Call | None] | None = None
         self._ident = 0
         self._timeouts = 0
         self._overtime = 0.0
@@ -134,16 +112,16 @@ class BoundedCaller:
         if self._direct or threading.get_ident() == self._ident:
             return function()
         refuse_if_abandoned()
-        job = _PendingCall(function)
-        self._submit(job)
+        job: Future[T] = Future()
+        self._submit(partial(_run, job, function))
         began = time.monotonic()
         try:
-            finished = self._wait(job.done, began, seconds)
-        except BaseException:
-            self._abandon(job)
-            raise
-        if not finished:
-            self._abandon(job)
+            self._wait(job, began, seconds)
+        finally:
+            if job.cancel():  # it is left to its daemon thread, which ends when it does, if ever
+                self._end_thread()
+                self._on_abandon()
+        if job.cancelled():
             self._record_timeout(began)
             raise PeerTimeoutError(
                 f"{redact_url(self._url)} accepts connections and does not answer "
@@ -164,11 +142,14 @@ class BoundedCaller:
         """Make the last call, which says good-bye: how that ends is no matter any more."""
         with suppress(Exception):
             self.call(function, CLOSE_TIMEOUT)
+        self._end_thread()
+
+    def _end_thread(self) -> None:
         calls, self._calls, self._ident = self._calls, None, 0
         if calls is not None:
             calls.put(None)
 
-    def _submit(self, job: _PendingCall[T]) -> None:
+    def _submit(self, call: Call) -> None:
         if self._calls is None:
             self._calls = queue.SimpleQueue()
             name = f"calls {redact_url(self._url)}"
@@ -176,15 +157,14 @@ class BoundedCaller:
             thread = threading.Thread(target=_serve, args=arguments, name=name, daemon=True)
             thread.start()
             self._ident = thread.ident or 0
-        self._calls.put(job)  # type: ignore[arg-type]  # its result is read as what it is
+        self._calls.put(call)
 
-    def _wait(self, done: threading.Event, began: float, seconds: float) -> bool:
-        while True:
+    def _wait(self, job: Future[T], began: float, seconds: float) -> None:
+        """Return when the job is done, or its time is over."""
+        left = seconds
+        while left > 0 and not job.done():
             left = began + self._time_limit(began, seconds) - time.monotonic()
-            if done.wait(max(0.0, min(left, POLL_INTERVAL))):
-                return True
-            if left <= 0:
-                return False
+            wait([job], max(0.0, min(left, POLL_INTERVAL)))
 
     def _time_limit(self, began: float, seconds: float) -> float:
         """Give the seconds that a call which began at ``began`` may take."""
@@ -200,19 +180,20 @@ class BoundedCaller:
         self._timeouts += 1
         self._overtime += max(0.0, time.monotonic() - max(began, self._budget.until))
 
-    def _abandon(self, job: _PendingCall[T]) -> None:
-        """Leave the call to its daemon thread, which ends when the call does, if ever."""
-        job.abandoned = True
-        calls, self._calls, self._ident = self._calls, None, 0
-        if calls is not None:
-            calls.put(None)
-        self._on_abandon()
+
+def _serve(calls: queue.SimpleQueue[Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # what it has brought is the caller's
 
 
-def _serve(calls: queue.SimpleQueue[_PendingCall[object] | None]) -> None:
-    while (job := calls.get()) is not None:
-        job.run()
-        del job  # what it has brought is the caller's
+def _run(job: Future[T], function: Callable[[], T]) -> None:
+    _here.job = job
+    with suppress(InvalidStateError):  # it was abandoned meanwhile
+        try:
+            job.set_result(function())
+        except BaseException as error:  # the caller's, in whose thread it is raised
+            job.set_exception(error)
 
 
 def _is_timeout(error: BaseException | None) -> bool:

@@ -9,9 +9,8 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final
 
@@ -33,7 +32,6 @@ from pytest_manifest.redaction.texts import redact
 from pytest_manifest.signing import Signer
 from pytest_manifest.stack import in_memory_worker
 from pytest_manifest.stack.queues import is_of_no_entry
-from pytest_manifest.stack.settings import WorkerExit
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument, signing
 from pytest_manifest.worker.backend_memory import SCHEME, stores
@@ -53,88 +51,58 @@ SETTINGS: Final[Mapping[str, object]] = {
 Call = Callable[..., object]
 
 
-@contextmanager
-def borrowed(app: Celery) -> Iterator[None]:
-    """Lead ``app`` to the broker and result store of this process; both are empty at first."""
-    with ExitStack() as parts:
-        parts.enter_context(_environment())
-        parts.enter_context(empty_memory())
-        parts.enter_context(_settings(app))
-        parts.enter_context(_made_anew(app))
-        parts.callback(worker_state.reset_state)
-        parts.callback(stores.now.clear)
-        yield
+def lead_to_memory(app: Celery, parts: ExitStack) -> None:
+    """Lead ``app`` to the broker and result store of this process; both are empty at first.
 
-
-@contextmanager
-def one_store(app: Celery) -> Iterator[None]:
-    """Have tasks with a result store of their own use the app's; they must be registered."""
-    tasks = list(app.tasks.values())
-    classes: set[Any] = {kind for task in tasks for kind in type(task).__mro__ if kind is not Task}
-    named = {kind: vars(kind)["backend"] for kind in classes if "backend" in vars(kind)}
-    for kind in named:
-        celery.drop_own_store(kind)
-    assigned = {task: task.backend for task in tasks if task.backend is not app.backend}
-    for task in assigned:
-        task.backend = None
-    try:
-        yield
-    finally:
-        for kind, store_of_kind in named.items():
-            kind.backend = store_of_kind
-        for task, store_of_task in assigned.items():
-            task.backend = store_of_task
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    saved = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    os.environ.update(dict.fromkeys(saved, URL))
-    try:
-        yield
-    finally:
-        os.environ.update(saved)
-
-
-@contextmanager
-def _settings(app: Celery) -> Iterator[None]:
-    """Lay our settings over the app's own; what is changed meanwhile goes with them."""
+    ``parts`` takes what leads it back. What is changed of its settings meanwhile goes with ours.
+    """
+    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    os.environ.update(dict.fromkeys(variables, URL))
+    parts.callback(os.environ.update, variables)
+    parts.enter_context(empty_memory())
     try:
         app.conf.get("broker_url")  # An app reads its configuration when it is first asked.
     except Exception as error:
         raise StackError(
             f"the Celery app {app.main!r} cannot be configured ({type(error).__name__}: {error})"
         ) from error
-    conf = app.conf
-    own = dict(conf.changes)
-    backends = app.loader.override_backends
-    app.loader.override_backends = {**backends, SCHEME: BACKEND}
-    try:
-        with celery.settings_on_top(conf, SETTINGS):
-            yield
-    finally:
-        app.loader.override_backends = backends
-        conf.changes.clear()
-        conf.changes.update(own)
+    changes, loader = app.conf.changes, app.loader
+    parts.callback(changes.update, dict(changes))
+    parts.callback(changes.clear)
+    parts.callback(setattr, loader, "override_backends", loader.override_backends)
+    loader.override_backends = {**loader.override_backends, SCHEME: BACKEND}
+    parts.enter_context(celery.settings_on_top(app.conf, SETTINGS))
+    _make_anew(app, parts)
+    parts.callback(worker_state.reset_state)
+    parts.callback(stores.now.clear)
 
 
-@contextmanager
-def _made_anew(app: Celery) -> Iterator[None]:
+def _make_anew(app: Celery, parts: ExitStack) -> None:
     """Have the app forget connections and backends, and make others of its present settings."""
-    with celery.made_anew(app, "amqp", "control", "backend_cls"):
-        app.backend_cls = None  # a store named by the app's class wins over all settings
-        kind, place = by_url(URL, app.loader)
-        # Own pools: those that kombu makes for an app stay for the life of the process.
-        pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
-        producers = ProducerPool(pool, limit=POOL_LIMIT)
-        stock, own = type(app.amqp), {"producer_pool": producers, "publisher_pool": producers}
-        app.amqp = type(stock.__name__, (stock,), own)(app)
-        try:
-            with celery.other_connections(app, pool, kind(app=app, url=place)):
-                yield
-        finally:
-            producers.force_close_all()
-            pool.force_close_all()
+    parts.enter_context(celery.made_anew(app, "amqp", "control", "backend_cls"))
+    app.backend_cls = None  # a store named by the app's class wins over all settings
+    kind, place = by_url(URL, app.loader)
+    # Own pools: those that kombu makes for an app stay for the life of the process.
+    pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
+    producers = ProducerPool(pool, limit=POOL_LIMIT)
+    parts.callback(pool.force_close_all)
+    parts.callback(producers.force_close_all)
+    stock, own = type(app.amqp), {"producer_pool": producers, "publisher_pool": producers}
+    app.amqp = type(stock.__name__, (stock,), own)(app)
+    parts.enter_context(celery.other_connections(app, pool, kind(app=app, url=place)))
+
+
+def use_one_store(app: Celery, parts: ExitStack) -> None:
+    """Have tasks with a result store of their own use the app's; they must be registered."""
+    tasks = list(app.tasks.values())
+    for kind in {kind for task in tasks for kind in type(task).__mro__ if kind is not Task}:
+        if "backend" in vars(kind):
+            parts.callback(setattr, kind, "backend", vars(kind)["backend"])
+            celery.drop_own_store(kind)
+    for task in tasks:
+        if task.backend is not app.backend:
+            parts.callback(setattr, task, "backend", task.backend)
+            task.backend = None
 
 
 def plain_app() -> Celery:
@@ -146,8 +114,7 @@ def plain_app() -> Celery:
     return app
 
 
-@contextmanager
-def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
+def stand_in(app: Celery, calls: Mapping[str, Call], parts: ExitStack) -> None:
     """Have tasks of these names call these; each gets a job's arguments, and never the task.
 
     A task that the app has keeps its options (retries, late acknowledgement, queue, ...).
@@ -155,24 +122,21 @@ def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
     for name, call in calls.items():
         if not callable(call):
             raise TypeError(f"tasks[{name!r}] is a {type(call).__name__}, which cannot be called")
-    with ExitStack() as parts:
-        for name, call in calls.items():
-            task = app.tasks.get(name)
-            if task is None:
-                app.task(name=name, shared=False)(_function(call))
-                parts.callback(app.tasks.pop, name)
-            else:
-                parts.enter_context(celery.running(task, _function(call)))
-        yield
+        task = app.tasks.get(name)
+        if task is None:
+            app.task(name=name, shared=False)(_function(call))
+            parts.callback(app.tasks.pop, name)
+        else:
+            parts.enter_context(celery.running(task, _function(call)))
 
 
 def _function(call: Call) -> Call:
     """Wrap a callable in a function: Celery needs a name, and no parameter called ``self``."""
 
-    def stand_in(*args: Any, **kwargs: Any) -> object:
+    def run(*args: Any, **kwargs: Any) -> object:
         return call(*args, **kwargs)
 
-    return stand_in
+    return run
 
 
 START_SECONDS: Final = 30.0
@@ -276,11 +240,6 @@ class MemoryStack:
         """Return the address, as an embedded stack does; the broker is ready at once."""
         return self.address
 
-    def wait_workers(self, timeout: float) -> None:  # noqa: ARG002 - started is ready
-        """Raise StackError when the worker has ended, as an embedded stack does."""
-        if self.failure is not None:
-            raise StackError(self.failure)
-
     @property
     def address(self) -> StackAddress:
         """Return where jobs are sent; raise StackError before ``start`` and after ``stop``."""
@@ -297,11 +256,6 @@ class MemoryStack:
         return self._app
 
     @property
-    def exits(self) -> list[WorkerExit]:
-        """Return the workers that died and were restarted: none, this one dies with the process."""
-        return []
-
-    @property
     def failure(self) -> str | None:
         """Say in a sentence why the worker has ended without being stopped; else return None."""
         thread = self._thread
@@ -312,11 +266,6 @@ class MemoryStack:
             f"the in-memory worker has ended by itself ({_reason(error)}), so what was still "
             "waiting in memory is gone; run these jobs again on a new stack"
         )
-
-    @property
-    def directory(self) -> Path | None:
-        """Return None: an in-memory stack has no files."""
-        return None
 
     def children_left(self) -> Counter[str]:
         """Count unfinished jobs that other jobs have sent, by the names of their tasks."""
@@ -338,15 +287,15 @@ class MemoryStack:
         else:
             app = self._given or plain_app()
         self._app = app
-        parts.enter_context(borrowed(app))
+        lead_to_memory(app, parts)
         try:
             app.loader.init_worker()  # imports the modules of tasks that the settings name
             app.finalize()
         except Exception as error:
             raise StackError(tasks_failure(f"the Celery app {app.main!r}", error)) from error
-        parts.enter_context(one_store(app))
+        use_one_store(app, parts)
         parts.enter_context(requests_kept(app.tasks.values()))
-        parts.enter_context(standing_in(app, self._tasks))
+        stand_in(app, self._tasks, parts)
         instrument(app)
 
     def _start_worker(self) -> None:

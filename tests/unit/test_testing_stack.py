@@ -234,10 +234,9 @@ def test_it_looks_like_an_embedded_stack() -> None:
     stack.start()
     try:
         address = stack.wait_broker(1)
-        stack.wait_workers(1)
         assert (address.broker_url, address.backend_url) == (URL, URL)
         assert address.is_private
-        assert (stack.exits, stack.failure, stack.directory) == ([], None, None)
+        assert stack.failure is None
     finally:
         stack.begin_stop()
         stack.begin_stop()
@@ -308,8 +307,6 @@ def test_a_worker_that_ends_by_itself_is_a_failure() -> None:
         app.control.broadcast("shutdown")
         eventually(lambda: stack.failure, what="the worker's end")
         assert "has ended by itself" in (stack.failure or "")
-        with pytest.raises(StackError, match="has ended by itself"):
-            stack.wait_workers(1)
     assert app.conf.broker_url == "amqp://nobody@broker.invalid//"
 
 
