@@ -20,8 +20,8 @@ BUILTIN_GROUP = "manifest_builtin_group"
 OF_VERDICT = "manifest_of_verdict"
 """The attribute of a test's report that failed by its entry's verdict alone: the manifest."""
 NO_ENTRY = "no-entry"
-OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY, BUILTIN_GROUP})
-"""The fixtures that we may parametrize a test by."""
+OUR_ARGUMENTS = (BUILTIN_ENTRY, "entry", BUILTIN_GROUP, "manifest")
+"""The fixtures that we may parametrize a test by, an entry's before the manifest's."""
 BESIDE_GROUPS = "beside-groups"
 """The parameter of a test of single entries, where entries are put together."""
 
@@ -47,8 +47,9 @@ class Binding:
         return self.entry if self.group is None else self.group
 
 
-class EntryId(str):
-    """An entry's id as a test's parameter; it also knows what a test of it verifies, and its tags.
+class Subject(str):
+    """The id of an entry, or the name of a group or a manifest, as a test's parameter; it also
+    knows what a test of it verifies, and the entry's tags.
 
     A plain string to everyone else: Allure's history is a hash over the parameters.
     """
@@ -57,35 +58,9 @@ class EntryId(str):
     binding: Binding
     tags: Sequence[str]
 
-    def __new__(
-        cls, entry: str, manifest: Path, tags: Sequence[str] = (), *, builtin: bool = False
-    ) -> Self:
-        self = super().__new__(cls, entry)
-        self.binding = Binding(manifest, entry, builtin=builtin)
-        self.tags = tags
-        return self
-
-
-class GroupName(EntryId):
-    """Likewise the name of a group of entries."""
-
-    __slots__ = ()
-
-    def __new__(cls, group: str, manifest: Path) -> Self:
-        self = super().__new__(cls, group, manifest)
-        self.binding = Binding(manifest, None, group=group, builtin=True)
-        return self
-
-
-class ManifestName(str):
-    """A manifest's name as a test's parameter; it also knows its file."""
-
-    __slots__ = ("path",)
-    path: Path
-
-    def __new__(cls, name: str, path: Path) -> ManifestName:
+    def __new__(cls, name: str, binding: Binding, tags: Sequence[str] = ()) -> Self:
         self = super().__new__(cls, name)
-        self.path = path
+        self.binding, self.tags = binding, tags
         return self
 
 
@@ -108,20 +83,19 @@ def params_of(item: object) -> dict[str, Any]:  # a parameter can be anything
     return {} if callspec is None else callspec.params
 
 
+def subject_of(item: pytest.Item) -> Subject | None:
+    """Return the parameter by which a test is bound to a manifest, or None for any other test."""
+    params = params_of(item)
+    for name in OUR_ARGUMENTS if params else ():
+        if isinstance(value := params.get(name), Subject):
+            return value
+    return None
+
+
 def binding_of(item: pytest.Item) -> Binding | None:
     """Return the binding of a collected item, or None for a test that is bound to no manifest."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None:
-        return None
-    params = callspec.params
-    value = params.get(BUILTIN_ENTRY) or params.get("entry") or params.get(BUILTIN_GROUP)
-    if isinstance(value, EntryId):
-        return value.binding
-    value = params.get("manifest")
-    if isinstance(value, ManifestName):
-        whole = "manifest_run" in getattr(item, "fixturenames", ())
-        return Binding(value.path, None, whole_run=whole)
-    return None
+    subject = subject_of(item)
+    return None if subject is None else subject.binding
 
 
 def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
@@ -131,11 +105,10 @@ def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
 
 def tags_of(item: pytest.Item) -> Sequence[str]:
     """Return the tags of the entry that a test verifies."""
-    params = params_of(item)
-    value = params.get(BUILTIN_ENTRY) or params.get("entry")
-    return value.tags if isinstance(value, EntryId) else ()
+    subject = subject_of(item)
+    return () if subject is None else subject.tags
 
 
 def is_builtin(item: pytest.Item) -> bool:
     """Return whether the item is a test of the built-in verification."""
-    return isinstance(params_of(item).get(BUILTIN_ENTRY), EntryId)
+    return isinstance(params_of(item).get(BUILTIN_ENTRY), Subject)

@@ -10,9 +10,9 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 from difflib import get_close_matches
@@ -375,65 +375,44 @@ def _plain(value: object) -> JsonValue:
     return str(value)
 
 
-@dataclass
-class Preview:
-    """The jobs of a manifest, counted; ``longest_timeout`` in seconds, ``cost`` in their unit."""
+def preview(
+    manifest: Manifest,
+    queues: Callable[[Set[str]], Mapping[str, str]],
+    limits: Mapping[str, int],
+) -> Iterator[str]:
+    """Yield what a manifest's jobs are, counted, as lines of plain text.
 
-    path: Path
-    name: str
-    entries: int = 0
-    tasks: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    """Entries by task and the queue that they name; None where the app's routes decide."""
-    keys: dict[str, Counter[str]] = field(default_factory=dict)
-    """Entries by the name and the value of their keys."""
-    longest_timeout: float = 0.0
-    cost: float | None = None
-
-    def lines(self, routed: Mapping[str, str], limits: Mapping[str, int]) -> Iterator[str]:
-        """Yield the preview as lines of plain text.
-
-        ``routed``: the queue of each task whose entries name none, where the app is at hand;
-        ``limits``: how many may be in flight of each value of a key.
-        """
-        yield f"plan {self.name}: {self.entries} entries in {self.path}"
-        width = max((len(task) for task, _ in self.tasks), default=0)
-        rows = [
-            (task, f"queue {where}" if where else "queue by the app's routes", count)
-            for (task, queue), count in self.tasks.items()
-            for where in [queue or routed.get(task)]
-        ]
-        for task, where, count in sorted(rows):
-            yield f"  {count:>7}  {task:<{width}}  {where}"
-        yield f"  longest timeout {self.longest_timeout:g} s"
-        if self.cost is not None:
-            yield f"  estimated cost {self.cost:,.4g}"
-        yield from self._key_lines(limits)
-
-    def _key_lines(self, limits: Mapping[str, int]) -> Iterator[str]:
-        for name, values in sorted(self.keys.items()):
-            most = f", at most {limits[name]} in flight of each" if name in limits else ""
-            entries = plural(values.total(), "entry")
-            yield f"  key {name}: {plural(len(values), 'value')} in {entries}{most}"
-        for name in sorted(limits.keys() - self.keys.keys()):
-            yield f"  key {name}: no entry has one, so a limit of {limits[name]} holds nothing back"
-
-
-def preview(manifest: Manifest) -> Preview:
-    """Count a manifest's entries by task and queue."""
-    header = manifest.header
-    name = f"{header.workflow}:{header.mode}" if header.workflow else manifest.path.name
-    result = Preview(manifest.path, name)
-    total: Decimal | None = None
+    ``queues``: returns the queue of each of the tasks whose entries name none, where the app is at
+    hand; ``limits``: how many may be in flight of each value of a key.
+    """
+    header, tasks = manifest.header, Counter[tuple[str, str | None]]()
+    longest_timeout, cost = 0.0, None
     for entry in manifest:
-        result.entries += 1
-        result.tasks[entry.task, entry.queue] += 1
-        result.longest_timeout = max(result.longest_timeout, entry.timeout)
-        for key, value in entry.key.items():
-            result.keys.setdefault(key, Counter())[value] += 1
+        tasks[entry.task, entry.queue] += 1
+        longest_timeout = max(longest_timeout, entry.timeout)
         if entry.cost is not None:
-            total = exact(entry.cost) + (total or 0)
-    result.cost = None if total is None else float(total)
-    return result
+            cost = exact(entry.cost) + (cost or 0)
+    name = f"{header.workflow}:{header.mode}" if header.workflow else manifest.path.name
+    yield f"plan {name}: {len(manifest)} entries in {manifest.path}"
+    routed = queues({task for task, queue in tasks if queue is None})
+    width = max((len(task) for task, _ in tasks), default=0)
+    rows = [
+        (task, f"queue {where}" if where else "queue by the app's routes", count)
+        for (task, queue), count in tasks.items()
+        for where in [queue or routed.get(task)]
+    ]
+    for task, where, count in sorted(rows):
+        yield f"  {count:>7}  {task:<{width}}  {where}"
+    yield f"  longest timeout {longest_timeout:g} s"
+    if cost is not None:
+        yield f"  estimated cost {float(cost):,.4g}"
+    keys = manifest.key_counts()
+    for name, values in sorted(keys.items()):
+        most = f", at most {limits[name]} in flight of each" if name in limits else ""
+        entries = plural(values.total(), "entry")
+        yield f"  key {name}: {plural(len(values), 'value')} in {entries}{most}"
+    for name in sorted(limits.keys() - keys.keys()):
+        yield f"  key {name}: no entry has one, so a limit of {limits[name]} holds nothing back"
 
 
-__all__ = ["PlanBuilder", "PlanSpec", "Preview", "convert_options", "plan_spec", "preview"]
+__all__ = ["PlanBuilder", "PlanSpec", "convert_options", "plan_spec", "preview"]

@@ -115,7 +115,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFi
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if OUR_ARGUMENTS.isdisjoint(metafunc.fixturenames):
+    if set(OUR_ARGUMENTS).isdisjoint(metafunc.fixturenames):
         return
     from pytest_manifest.plugin.collection import generate_tests
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest import bindings
+from pytest_manifest.bindings import Binding, Subject
 from pytest_manifest.compat.pytest import (
     fixtures_of_definition,
     hide_labels,
@@ -42,7 +43,7 @@ class EntryItem(pytest.Function):
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         value, file = self.callspec.params[bindings.BUILTIN_ENTRY], self.parent
         assert isinstance(file, ManifestFile)
-        line = file.manifest.line_of(value) if isinstance(value, bindings.EntryId) else 1
+        line = file.manifest.line_of(value) if isinstance(value, Subject) else 1
         return self.path, line - 1, self.name
 
     @cached_property
@@ -142,10 +143,7 @@ def drop_unneeded(report: pytest.CollectReport) -> None:
 def _has_param(item: object, word: str) -> bool:
     """Check whether one of the plugin's fixtures has this marker word as the test's parameter."""
     params = bindings.params_of(item)
-    for name in bindings.OUR_ARGUMENTS & params.keys():  # no generator: each test is asked
-        if type(params[name]) is str and params[name] == word:
-            return True
-    return False
+    return any(params.get(name) is word for name in bindings.OUR_ARGUMENTS)
 
 
 def record_collection(session: pytest.Session, state: ManifestSession) -> None:
@@ -234,8 +232,9 @@ def generate_tests(metafunc: pytest.Metafunc) -> None:
         manifests = manifest_session(metafunc.config).manifests
         if asked == bindings.BUILTIN_GROUP:
             path = metafunc.definition.path.resolve()
-            groups = [bindings.GroupName(group.name, path) for group in manifests.groups(path)]
-            _parametrize(metafunc, asked, groups, groups)
+            names = [group.name for group in manifests.groups(path)]
+            of = [Binding(path, None, group=one, builtin=True) for one in names]
+            _parametrize(metafunc, asked, [*map(Subject, names, of)], names)
         elif asked == "entry" and manifests.options.aggregate is not None:
             _parametrize(metafunc, asked, [bindings.BESIDE_GROUPS], [bindings.BESIDE_GROUPS])
         else:
@@ -264,7 +263,7 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
         skipped = pytest.param(None, marks=pytest.mark.skip(reason=found))
         _parametrize(metafunc, argument, [skipped], ["no-manifest"])
         return
-    builtin = argument == bindings.BUILTIN_ENTRY
+    builtin, whole = argument == bindings.BUILTIN_ENTRY, "manifest_run" in metafunc.fixturenames
     values: list[object] = []
     ids: list[str] = []
     for manifest in found:
@@ -272,7 +271,7 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
         chosen = _chosen(state.manifests, metafunc, manifest)
         if argument == "manifest":
             if next(chosen, None) is not None:
-                values.append(bindings.ManifestName(path.stem, path))
+                values.append(Subject(path.stem, Binding(path, None, whole_run=whole)))
                 ids.append(path.stem)
             continue
         covered = state.manifests.covered.setdefault(path, set())
@@ -280,7 +279,7 @@ def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
             if builtin and entry.id in covered:
                 continue
             tags = _tags(state.manifests, metafunc.config, entry.tags) if entry.tags else ()
-            values.append(bindings.EntryId(entry.id, path, tags, builtin=builtin))
+            values.append(Subject(entry.id, Binding(path, entry.id, builtin=builtin), tags))
             ids.append(f"{path.stem}:{entry.id}" if len(found) > 1 else entry.id)
             if not builtin:
                 covered.add(entry.id)

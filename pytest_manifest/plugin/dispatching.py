@@ -76,7 +76,8 @@ class SessionDispatch:
                 self._resume()
             else:
                 self._dispatch()
-            warn_of_weak_evidence(state.selection, self.runs)
+            for run in self.runs:
+                run.warnings += findings(state.selection, run.manifest.path.resolve())
 
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
@@ -337,19 +338,13 @@ def find_weak_evidence(selection: Selection, path: Path) -> tuple[int, str]:
     Returns "" where there is none. Raises ManifestError where the file has changed. Reads it once,
     unless tests of the user's see all of them: 0.1 s for 100,000 entries.
     """
-    manifests, subjects = selection.manifests, selection.subjects[path]
+    manifest, entries = selection.manifests.load(path), selection.entries(path)
     verified: Set[str] = selection.verified.get(path, frozenset())
-    manifest = manifests.load(path)
-    selected = len(subjects)
-    unseen: Set[str] | None = None
+    selected = len(entries)
     if path in selection.verified_whole or len(verified) == selected:
         return selected, ""
-    if manifests.options.aggregate is not None:
-        entries = selection.entries(path)
-        selected = len(entries)
-        unseen = None if selected == len(manifest) else frozenset(entries)
-    elif verified or selected < len(manifest):
-        unseen = subjects - verified
+    is_all = not verified and selected == len(manifest)
+    unseen = None if is_all else frozenset(entries) - verified
     weak, first = manifest.expecting_nothing(unseen, most=_NAMED)
     if not weak:
         return selected, ""
@@ -380,20 +375,14 @@ def refuse_weak_evidence(selection: Selection) -> None:
         )
 
 
-def warn_of_weak_evidence(selection: Selection, runs: Iterable[Run]) -> None:
-    """Add to each run's warnings what is weak in it, where there are entries enough."""
-    for run in runs:
-        run.warnings += _findings(selection, run.manifest.path.resolve())
-
-
 def preview_weak_evidence(selection: Selection, notices: Notices) -> None:
     """Add a notice for each manifest whose run would get such a warning."""
     for path in selection.files:
         name = short_path(path, selection.manifests.options.root)
-        notices += [f"{name}: {finding}" for finding in _findings(selection, path)]
+        notices += [f"{name}: {finding}" for finding in findings(selection, path)]
 
 
-def _findings(selection: Selection, path: Path) -> Sequence[str]:
+def findings(selection: Selection, path: Path) -> Sequence[str]:
     """Return what is weak in a manifest, if anything.
 
     A few entries that somebody tries out are seen one by one, so nothing is said of them.

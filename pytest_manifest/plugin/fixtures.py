@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, ManifestName, binding_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, binding_of
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 
@@ -51,9 +51,6 @@ def _subject(request: pytest.FixtureRequest, what: str) -> tuple[ManifestSession
 @pytest.fixture
 def manifest(request: pytest.FixtureRequest) -> Manifest:
     """Return the manifest that this test verifies, or that holds the entry it verifies."""
-    param = getattr(request, "param", None)
-    if isinstance(param, ManifestName):
-        return manifest_session(request.config).manifests.load(param.path)
     state, binding = _subject(request, "manifest")
     return state.manifests.load(binding.manifest)
 

@@ -109,7 +109,7 @@ class ShortProtocol:
         stored = reader.verdict(binding)
         if stored is None or stored.status != "passed":
             return False
-        rows = outcome.properties_of(binding.entry, stored, reader.run_of(binding))
+        rows = outcome.properties_of(binding.entry, stored, reader.runs[binding.manifest].id)
         os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
         hook = item.ihook  # once: each time pytest looks up which conftest files are there
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)

@@ -154,7 +154,7 @@ class Selection:
         return self.subjects.keys()
 
     def entries(self, path: Path) -> Sequence[str]:
-        """Return the ids of a manifest's selected entries in its order; an audit never asks."""
+        """Return the ids of a manifest's selected entries in its order."""
         return self.manifests.entries_of(path, self.subjects[path])
 
 

@@ -158,8 +158,8 @@ def assert_verdict(item: pytest.Item, binding: Binding, when: When) -> None:
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
     if when == "setup":
-        ledger, run = reader.ledger_of(binding), reader.run_of(binding)
-        record_properties(item, properties_of(binding.entry, stored, run, ledger))
+        run = reader.runs[binding.manifest]
+        record_properties(item, properties_of(binding.entry, stored, run.id, run.ledger))
     if stored.status == "passed":
         return
     found, recorded = outcome(stored.status), stored.parse()
@@ -180,15 +180,15 @@ def _text(
     from pytest_manifest.reporting.descendants import tree_text
     from pytest_manifest.verdict.explanation import AttemptLine, explain
 
+    manifest, entry = state.manifests.load(binding.manifest), binding.entry or ""
+    ledger, recorded, tree = reader.runs[binding.manifest].ledger, stored.parse(), None
     lines = [
         AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
-        for row in reader.attempts(binding)
+        for row in ledger.attempts.of_entry(entry)
         if row.verdict is not None
     ]
-    recorded, ledger, tree = stored.parse(), reader.ledger_of(binding), None
-    if ledger is not None and stored.task_id is not None:
+    if stored.task_id is not None:
         tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
-    manifest, entry = state.manifests.load(binding.manifest), binding.entry or ""
     where = f"{short_path(manifest.path, state.options.root)}:{manifest.line_of(entry)}"
     return explain(manifest[entry], recorded.receipt, recorded.verdict, lines, tree, where)
 
@@ -338,16 +338,15 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
     from pytest_manifest.analysis.causes import tally
     from pytest_manifest.verdict.explanation import failed_of, number_of
 
-    reader = state.verdicts
-    ledger = None if reader is None else reader.ledger_of(binding)
-    if reader is None or ledger is None:
+    run = None if state.verdicts is None else state.verdicts.runs.get(binding.manifest)
+    if run is None:
         pytest.fail(f"{group!r} was not judged: nothing of it was dispatched")
     ids = state.manifests.groups(binding.manifest).ids
-    found = tally(ledger, ids(group))
+    found = tally(run.ledger, ids(group))
     rows: dict[str, object] = {
         "group": group,
         "outcome": found.outcome,
-        "run": reader.run_of(binding),
+        "run": run.id,
         "entries": found.entries,
     }
     for one in ("passed", "failed", "error", "pending", "skipped"):
@@ -358,7 +357,7 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
     if number := number_of(found.descendants):
         rows["descendants"], rows["descendants_failed"] = number, failed_of(found.descendants)
     if getattr(item.config.option, "xmlpath", None):
-        rows["runtime"] = ledger.queries.runtime_of(ids(group))
+        rows["runtime"] = run.ledger.queries.runtime_of(ids(group))
     record_properties(
         item, [(f"manifest_{name}", value) for name, value in rows.items() if value is not None]
     )
@@ -370,12 +369,13 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
     options, root = state.options, state.options.root
     name = short_path(binding.manifest, root)
     audit = ["pytest", *options.settings_arguments, f"--manifest={name}", "--manifest-audit"]
-    ledger = None if state.verdicts is None else state.verdicts.ledger_of(binding)
+    assert state.verdicts is not None
+    ledger = state.verdicts.runs[binding.manifest].ledger
     if options.receipts is not None:
         receipts = short_path(options.receipts, root)
         yield "receipts", receipts
         audit.append(f"--manifest-receipts={receipts}")
-    elif ledger is not None and ledger.path.parent == options.ledgers:
+    elif ledger.path.parent == options.ledgers:
         from pytest_manifest.ledger.files import RunFiles
 
         files = RunFiles(ledger.path)
@@ -454,7 +454,7 @@ def _reports(
     if skipped := ending == "skipped":
         line = state.manifests.load(binding.manifest).line_of(binding.entry or "")
         reason = (str(binding.manifest), line, sentence)
-    rows = properties_of(binding.entry or "", stored, state.verdicts.run_of(binding))
+    rows = properties_of(binding.entry or "", stored, state.verdicts.runs[binding.manifest].id)
     file, _, name = nodeid.partition("::")
     bad = {"passed": "", "failed": "call"}.get(ending, "setup")
     for phase in PHASES[:: 2 if bad == "setup" else 1]:
@@ -492,8 +492,7 @@ def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
         return without_cut(hiding.shown_text(text, secrets), secrets)
 
     if report.longrepr is not None:
-        changed = change_texts(report.longrepr, shown)
-        report.longrepr = changed
+        report.longrepr = change_texts(report.longrepr, shown)
     report.sections = [(title, shown(text)) for title, text in report.sections]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
+from pytest_manifest.ledger import BUDGET, EntryVerdict, Ledger, StoredVerdict
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -92,7 +92,7 @@ class ManifestRun:
 
 
 @dataclass
-class _OpenRun:
+class OpenRun:
     """A run's open ledger, and how far its verdicts were read."""
 
     ledger: Ledger
@@ -137,16 +137,17 @@ class VerdictReader:
         over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._known, self._groups, self._over = known, groups, over
-        self._runs: dict[Path, _OpenRun] = {}
+        self.runs: dict[Path, OpenRun] = {}
+        """By manifest."""
         for manifest, path in known.ledgers.items():
             ledger = Ledger.open(path)
             run, entries = ledger.info.read().run, ledger.attempts.count_entries()
-            self._runs[manifest] = _OpenRun(ledger, run, entries)
+            self.runs[manifest] = OpenRun(ledger, run, entries)
         self._last: tuple[Binding, StoredVerdict | None] | None = None
         """The last binding that was looked up: a test asks several times for its own."""
 
     def close(self) -> None:
-        for run in self._runs.values():
+        for run in self.runs.values():
             run.ledger.close()
 
     def refresh(self) -> list[tuple[Path, str]]:
@@ -155,7 +156,7 @@ class VerdictReader:
         Where there are groups, (manifest, group) of those that have become complete.
         """
         over, found = self._over(), list[tuple[Path, str]]()
-        for manifest, run in self._runs.items():
+        for manifest, run in self.runs.items():
             rows = list(run.ledger.verdicts.since(run.position))
             run.position = rows[-1][0] if rows else run.position
             fresh: Iterable[str] = [entry for _, entry, _ in rows]
@@ -174,7 +175,7 @@ class VerdictReader:
 
         A binding whose manifest was not dispatched is ready: its test reports that.
         """
-        run = self._runs.get(binding.manifest)
+        run = self.runs.get(binding.manifest)
         if run is None:
             return True  # not dispatched: the test will report it
         if binding.subject is not None:
@@ -189,7 +190,7 @@ class VerdictReader:
 
     def wait(self, binding: Binding, give_up: Callable[[], bool]) -> None:
         """Wait until the binding is ready, or ``give_up`` returns True."""
-        run = self._runs.get(binding.manifest)
+        run = self.runs.get(binding.manifest)
         while True:
             # give_up() first: to see what was written before the end.
             over, began = give_up(), time.monotonic()
@@ -203,15 +204,10 @@ class VerdictReader:
                 return
             time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
 
-    def ledger_of(self, binding: Binding) -> Ledger | None:
-        """Return the ledger of the binding's run, None where there is none."""
-        run = self._runs.get(binding.manifest)
-        return None if run is None else run.ledger
-
     def verdict(self, binding: Binding) -> StoredVerdict | None:
         """Return the verdict of the binding's entry; the same one until :meth:`forget`."""
         if self._last is None or self._last[0] is not binding:
-            run = self._runs.get(binding.manifest)
+            run = self.runs.get(binding.manifest)
             found = None if run is None or binding.entry is None else run.take(binding.entry)
             self._last = binding, found
         return self._last[1]
@@ -221,20 +217,8 @@ class VerdictReader:
         stored = self.verdict(binding)
         return None if stored is None else stored.parse()
 
-    def attempts(self, binding: Binding) -> list[AttemptRow]:
-        """Return all attempts of the binding's entry, oldest first."""
-        run = self._runs.get(binding.manifest)
-        if run is None or binding.entry is None:
-            return []
-        return run.ledger.attempts.of_entry(binding.entry)
-
-    def run_of(self, binding: Binding) -> str:
-        """Return the id of the run that has the binding's entry, '' where there is none."""
-        run = self._runs.get(binding.manifest)
-        return "" if run is None else run.id
-
     def whole_run(self, manifest: Manifest) -> ManifestRun:
-        run = self._runs[manifest.path.resolve()]
+        run = self.runs[manifest.path.resolve()]
         ledger = run.ledger
         budget = ledger.info.get_meta(BUDGET)
         return ManifestRun(

@@ -87,9 +87,7 @@ def _write_previews(
     reporter.write_sep("=", "plan")
     root: Path = report.options.root
     for manifest in plans.planned:
-        counted = preview(manifest)
-        unnamed = {task for task, queue in counted.tasks if queue is None}
-        for line in counted.lines(plans.queues(unnamed), report.options.key_limits):
+        for line in preview(manifest, plans.queues, report.options.key_limits):
             reporter.write_line(line.replace(f"{root}/", ""))
         _write_notes(reporter, plans, f"{manifest.header.workflow}:{manifest.header.mode}")
         if not report.runs:

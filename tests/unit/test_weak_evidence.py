@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
@@ -18,7 +16,6 @@ from pytest_manifest.plugin import dispatching
 from pytest_manifest.plugin.manifest_store import ManifestStore, Selection, select
 from pytest_manifest.plugin.run_options import read_options
 from pytest_manifest.reporting.run_report import Notices
-from pytest_manifest.run.run import Run
 
 ADVICE = (
     "9 of 12 entries expect no more than that the job ends, and no test looks at their receipts "
@@ -66,9 +63,7 @@ def session(pytester: pytest.Pytester) -> Session:
 
 def finding(selection: Selection, path: Path) -> str:
     """What a run of this manifest is warned of; nothing for none."""
-    run = cast("Run", SimpleNamespace(manifest=read_manifest(path), warnings=[]))
-    dispatching.warn_of_weak_evidence(selection, [run])
-    return "; ".join(run.warnings)
+    return "; ".join(dispatching.findings(selection, path))
 
 
 def test_weak_entries_are_counted_and_the_first_are_named(session: Session) -> None:
