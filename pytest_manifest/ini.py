@@ -38,19 +38,17 @@ def batch_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
     It is ``batch.ini`` where there is one, else pytest's own. Raises StackError where a file cannot
     be read.
     """
-    return _settings(folder, (BATCH_INI, *_FILES))
+    return pytest_settings(folder, (BATCH_INI, *_FILES))
 
 
-def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
+def pytest_settings(
+    folder: Path, names: Iterable[str] = _FILES
+) -> tuple[Path | None, dict[str, object]]:
     """Return pytest's configuration file in a folder and its settings, by name.
 
     The file is the first that pytest itself would choose there; None where none of them is for
     pytest. Raises StackError where a file cannot be read.
     """
-    return _settings(folder, _FILES)
-
-
-def _settings(folder: Path, names: Iterable[str]) -> tuple[Path | None, dict[str, object]]:
     for name in names:
         path = folder / name
         if path.is_file():

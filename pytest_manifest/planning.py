@@ -259,7 +259,14 @@ class PlanBuilder:
             raise self._no_room(error) from error
         place = target or folder / f"{self.spec.workflow}_{self.spec.mode}_01.jsonl"
         with self._scratch(place.parent) as scratch:
-            fresh = write_draft(Path(scratch) / place.name, self._header(), self._draft)
+            header = Header(
+                workflow=self.spec.workflow,
+                mode=self.spec.mode,
+                params={name: _plain(value) for name, value in sorted(self.params.items())},
+                planned_at=datetime.now(timezone.utc).replace(microsecond=0),
+                rerun=self.spec.rerun,
+            )
+            fresh = write_draft(Path(scratch) / place.name, header, self._draft)
             if target is None:
                 return self._numbered(fresh, folder)
             return self._at(fresh, target, force=force)
@@ -292,15 +299,6 @@ class PlanBuilder:
     def close(self) -> None:
         """Give up what was added."""
         self._draft.close()
-
-    def _header(self) -> Header:
-        return Header(
-            workflow=self.spec.workflow,
-            mode=self.spec.mode,
-            params={name: _plain(value) for name, value in sorted(self.params.items())},
-            planned_at=datetime.now(timezone.utc).replace(microsecond=0),
-            rerun=self.spec.rerun,
-        )
 
     def _at(self, fresh: Manifest, target: Path, *, force: bool) -> Manifest:
         if target.is_dir():

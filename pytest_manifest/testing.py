@@ -52,7 +52,9 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="manifest-testing-") as name:
         folder = Path(name)
-        manifest = work if isinstance(work, Manifest) else _manifest(folder, work)
+        manifest = work
+        if not isinstance(manifest, Manifest):
+            manifest = write_manifest(folder / "testing.jsonl", Header(), manifest)
         settings = RunSettings(folder=folder / "runs", deadline=deadline)
         made = dispatch_run(manifest, manifest.ids, stack.wait_broker(deadline), settings)
         made.watch_stack(lambda: (), lambda: stack.failure)
@@ -66,10 +68,6 @@ def run(
             raise made.error
         with made.read() as ledger:
             return {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
-
-
-def _manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:
-    return write_manifest(folder / "testing.jsonl", Header(), entries)
 
 
 WAIT: Final = 0.05  # s
@@ -92,6 +90,8 @@ def make_receipt(
     cannot hold.
     """
     state = state or ("succeeded" if error is None else "failed")
+    if isinstance(error, BaseException):
+        error = ErrorInfo(type=type(error).__name__, message=str(error))
     run = fields.pop("run", None) or new_run_id()
     attempt = attempt_of(run, entry, fields.pop("attempt", 1))
     made: dict[str, Any] = {
@@ -102,7 +102,7 @@ def make_receipt(
         "task": entry.task,
         "state": state,
         "result": result,
-        "error": _error_info(error),
+        "error": error,
         "worker": "memory@localhost",
         "host": "localhost",
         "queue": entry.queue or "celery",
@@ -132,12 +132,6 @@ def _times(state: State, fields: dict[str, Any]) -> dict[str, Any]:
         "executions": 1,
         "pid": 1,
     }
-
-
-def _error_info(error: BaseException | ErrorInfo | None) -> ErrorInfo | None:
-    if error is None or isinstance(error, ErrorInfo):
-        return error
-    return ErrorInfo(type=type(error).__name__, message=str(error))
 
 
 def plan(planner: Callable[..., None], /, *fixtures: object, **options: JsonValue) -> list[Entry]:

@@ -92,7 +92,9 @@ class SessionDispatch:
         under --manifest-strict where evidence is weak, and where no entry has a limited key.
         """
         selection = self._state.selection
-        work = [(self._manifests.load(path), selection.entries(path)) for path in selection.files]
+        work = [
+            (self._manifests.load(path), selection.entries(path)) for path in selection.subjects
+        ]
         for manifest, entries in work if self._options.dispatch_only else ():
             waiting = next((entry.id for entry in manifest.some(entries) if entry.after), None)
             if waiting is not None:
@@ -115,7 +117,7 @@ class SessionDispatch:
             )
 
     def _settings(self) -> RunSettings:
-        files = self._state.selection.files
+        files = self._state.selection.subjects
         return run_options.run_settings(self._options, self._session_runs.own_key, files)
 
     def _dispatch(self) -> None:
@@ -207,7 +209,7 @@ class SessionDispatch:
         from pytest_manifest.urls import StackAddress
 
         options, waits = self._options, self._options.audit == "wait"
-        manifests = [self._manifests.load(path) for path in self._state.selection.files]
+        manifests = [self._manifests.load(path) for path in self._state.selection.subjects]
         sources = [self._audit_source(manifest) for manifest in manifests]
         run_history.refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         stack = no_stack = StackAddress("", "", None, is_private=False)
@@ -272,7 +274,7 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
 
     options, selection = state.options, select(state.manifests, bindings_of(session.items))
     with user_errors():
-        for path in selection.files:
+        for path in selection.subjects:
             manifest = state.manifests.load(path)
             run = run_history.run_to_resume(options, manifest)
             decided = preview(
@@ -366,7 +368,7 @@ def refuse_weak_evidence(selection: Selection) -> None:
     One is enough, however few entries there are.
     """
     root = selection.manifests.options.root
-    found = {path: find_weak_evidence(selection, path)[1] for path in selection.files}
+    found = {path: find_weak_evidence(selection, path)[1] for path in selection.subjects}
     weak = [f"{short_path(path, root)}: {said}" for path, said in found.items() if said]
     if weak:
         raise DispatchError(
@@ -377,7 +379,7 @@ def refuse_weak_evidence(selection: Selection) -> None:
 
 def preview_weak_evidence(selection: Selection, notices: Notices) -> None:
     """Add a notice for each manifest whose run would get such a warning."""
-    for path in selection.files:
+    for path in selection.subjects:
         name = short_path(path, selection.manifests.options.root)
         notices += [f"{name}: {finding}" for finding in findings(selection, path)]
 

@@ -160,7 +160,7 @@ class SessionHooks:
         if self._is_worker or options.audit or options.only_plans or state.manifests.shard_is_empty:
             return ""
         if not options.may_dispatch:
-            where = stacks.try_to_choose(options, partial(stacks.earlier_runs, state.manifests))
+            where = stacks.try_to_choose(state.manifests)
             return f"nothing is sent; would go to: {where}"
         if state.session_runs.stack_choice is None and options.plan:
             return ""  # decided once there is a plan
@@ -346,7 +346,7 @@ class SessionHooks:
             plans.planned,
             plans.notes,
             [] if options.may_dispatch else state.resume_lines,
-            partial(stacks.try_to_choose, options, partial(stacks.earlier_runs, state.manifests)),
+            partial(stacks.try_to_choose, state.manifests),
             partial(stacks.queues_by_app, options),
         )
         write_summary(terminalreporter, state.report, planned)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -34,7 +35,8 @@ class ManifestStore:
         self.tags: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.markers: set[str] = set()
         self._manifests: dict[Path, Manifest] = {}
-        self._resolved: dict[Path, Path] = {}
+        self._resolve = cache(Path.resolve)
+        """Each test asks, and the file system takes 10 us to answer."""
         self._groups: dict[Path, Groups] = {}
         self._shares: dict[Path, Sequence[str]] = {}
 
@@ -68,12 +70,6 @@ class ManifestStore:
         """Add a manifest, by its resolved path, to those that the session runs."""
         if path not in self.files:
             self.files.append(path)
-
-    def _resolve(self, path: Path) -> Path:
-        """Resolve a path, cached: each test asks, and the file system takes 10 us to answer."""
-        if path not in self._resolved:
-            self._resolved[path] = path.resolve()
-        return self._resolved[path]
 
     # Groups of entries, and shards
 
@@ -148,11 +144,6 @@ class Selection:
     verified: dict[Path, set[str]]
     verified_whole: Set[Path]
 
-    @property
-    def files(self) -> Collection[Path]:
-        """Return the manifests of which something was selected."""
-        return self.subjects.keys()
-
     def entries(self, path: Path) -> Sequence[str]:
         """Return the ids of a manifest's selected entries in its order."""
         return self.manifests.entries_of(path, self.subjects[path])
@@ -190,7 +181,7 @@ def report_unselected(selection: Selection, notices: Notices) -> None:
             notices.append(
                 f"{name}: {shard.words} has no entry, as there are too few; that is no failure"
             )
-        elif path not in selection.files:
+        elif path not in selection.subjects:
             notices.append(f"{name}: nothing of it was selected or sent; name it among the paths")
 
 

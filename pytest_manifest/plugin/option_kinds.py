@@ -201,10 +201,6 @@ class Mode(Option[str]):
                 words = " or ".join(f"{self.flag}={word}" for word in self.words)
                 raise refusal(one, f"write {self.flag} alone, or {words}")
 
-    def read(self, config: pytest.Config) -> str:
-        """Return the word that is given."""
-        return getattr(config.option, self.dest) or ""
-
 
 class Several(Option[Value]):
     """Define an option that may be given several times; the file has its values side by side."""

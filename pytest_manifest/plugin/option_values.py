@@ -123,11 +123,20 @@ def aggregate(given: Given) -> GroupRule:
 
 
 def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
-    """Return files of reports by their endings, one of each kind."""
+    """Return files of reports, which are written over, by their endings, one of each kind.
+
+    Raises pytest.UsageError where an ending is none of a report's, so that a typing error
+    overwrites no manifest and no source file.
+    """
     found: dict[str, Path] = {}
+    endings = f"its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
     for one in given:
-        path = _overwritten(one)
-        is_first = found.setdefault(path.suffix.lower(), path) == path
+        one.need(one.text, "it is empty; name a file, like run.html")
+        path, suffix = one.path, one.path.suffix.lower()
+        one.need(not path.is_dir(), "it is a folder; name a file in it, like run.html")
+        is_report = suffix in (PAGE, MARKDOWN, SUMMARY)
+        one.need(is_report, f"the file is written over, so {endings}")
+        is_first = found.setdefault(suffix, path) == path
         one.need(is_first, f"another {path.suffix} is named as well; keep one")
     return found
 
@@ -135,20 +144,6 @@ def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
 PAGE: Final = ".html"
 MARKDOWN: Final = ".md"
 SUMMARY: Final = ".json"
-
-
-def _overwritten(given: Given) -> Path:
-    """Return the path of a file that is written over.
-
-    Raises pytest.UsageError where its ending is none of a report's, so that a typing error
-    overwrites no manifest and no source file.
-    """
-    given.need(given.text, "it is empty; name a file, like run.html")
-    given.need(not given.path.is_dir(), "it is a folder; name a file in it, like run.html")
-    endings = f"its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
-    is_report = given.path.suffix.lower() in (PAGE, MARKDOWN, SUMMARY)
-    given.need(is_report, f"the file is written over, so {endings}")
-    return given.path
 
 
 def issue_link(given: Given) -> str:
@@ -162,10 +157,8 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
     """Make the function that returns which of the words is given."""
 
     def chosen(given: Given) -> Word:
-        for word in words:
-            if given.text == word:
-                return word
-        raise given.refused(f"write {', '.join(words[:-1])} or {words[-1]}")
+        found = next((word for word in words if word == given.text), None)
+        return given.need(found, f"write {', '.join(words[:-1])} or {words[-1]}")
 
     return chosen
 

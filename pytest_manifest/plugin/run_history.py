@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.files import git_ignored_folder
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.session_runs import SessionRuns
 
 
-Key = TypeVar("Key", Path, str)
 _SHOWN: Final = 3
 STACK_DATA: Final = "stack_data"
 """The ledger's key for the folder with the data of the embedded stack's broker."""
@@ -305,31 +304,33 @@ def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:
     The search for earlier runs cannot see it, as the runs of a session begin together.
     """
     once = [manifest for manifest in manifests if not manifest.header.rerun]
-    for twice, _ in _pairs(options, once, [manifest.sha256 for manifest in once]):
-        raise DispatchError(
-            f"nothing was sent: {twice} are the same manifest, and its header says that this work "
-            "must not be repeated; give one of them"
-        )
+    _refuse_twice(
+        options,
+        once,
+        [manifest.sha256 for manifest in once],
+        "nothing was sent: {} are the same manifest, and its header says that this work must not "
+        "be repeated; give one of them",
+    )
 
 
 def refuse_one_run_twice(
     options: Options, manifests: Sequence[Manifest], ledgers: Sequence[Path]
 ) -> None:
     """Raise DispatchError where two files belong to one run, which is resumed or audited once."""
-    for twice, ledger in _pairs(options, manifests, ledgers):
-        raise DispatchError(f"{twice} are both of run {ledger.stem}; give one of them")
+    runs = [ledger.stem for ledger in ledgers]
+    _refuse_twice(options, manifests, runs, "{} are both of run {}; give one of them")
 
 
-def _pairs(
-    options: Options, manifests: Sequence[Manifest], keys: Sequence[Key]
-) -> Iterator[tuple[str, Key]]:
-    """Yield the names of two manifests that have the same key."""
-    seen: dict[Key, Manifest] = {}
+def _refuse_twice(
+    options: Options, manifests: Sequence[Manifest], keys: Sequence[str], message: str
+) -> None:
+    """Raise DispatchError with the message, of two manifests that have the same key."""
+    seen: dict[str, Manifest] = {}
     for manifest, key in zip(manifests, keys, strict=True):
         first = seen.setdefault(key, manifest)
         if first is not manifest:
             names = [short_path(one.path, options.root) for one in (first, manifest)]
-            yield " and ".join(names), key
+            raise DispatchError(message.format(" and ".join(names), key))
 
 
 def guard_against_repetition(

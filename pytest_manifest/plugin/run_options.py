@@ -153,7 +153,15 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
     """
     for option, path, mode in _reports(config, options):
         try:
-            _try(path, mode)
+            target = Path(os.path.realpath(path))
+            if mode is None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            else:
+                folder_of(target, mode)
+            with tempfile.TemporaryFile(dir=target.parent):
+                pass
+            if target.exists():  # refuses a read-only file too, though its folder would let us
+                target.open("ab").close()
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise pytest.UsageError(
@@ -167,19 +175,6 @@ def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Pat
     yield from ((option, path, options.report_mode) for path in options.reports.values())
     if xml := getattr(config.option, "xmlpath", None):
         yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute(), None
-
-
-def _try(path: Path, mode: int | None) -> None:
-    target = Path(os.path.realpath(path))
-    if mode is None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    else:
-        folder_of(target, mode)
-    with tempfile.TemporaryFile(dir=target.parent):
-        pass
-    if target.exists():  # refuses a read-only file too, though its folder would let us replace it
-        with target.open("ab"):
-            pass
 
 
 # Settings of a run

@@ -104,17 +104,20 @@ class CheckCommand:
         entries = chain.from_iterable([*map(manifests.load, manifests.files)])
         # What a project prints while it is imported is no JSON.
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
-            check, words = check_stack(options, entries if manifests.files else None)
+            check, words = check_stack(manifests, entries if manifests.files else None)
         lines = [document(check)] if as_json else table(check, words)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
 
 
-def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[checks.StackCheck, str]:
+def check_stack(
+    manifests: ManifestStore, entries: Iterable[Entry] | None
+) -> tuple[checks.StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
+    options = manifests.options
     try:
-        choice = stacks.choose_stack(options, list)
+        choice = stacks.choose_stack(manifests)
         if options.app:
             load_app(stacks.project_app(options))
     except ManifestToolError as error:

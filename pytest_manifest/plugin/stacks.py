@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +31,7 @@ from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import RunInfo
+    from pytest_manifest.plugin.run_history import EarlierRun
     from pytest_manifest.stack.client import EmbeddedStack
 
 START: Final = 60.0
@@ -40,16 +39,14 @@ START: Final = 60.0
 _OUTLIVES: Final = "it outlives pytest"
 _PRIVATE_INSTEAD: Final = "--manifest-broker=private for a private stack"
 
-EarlierRuns = Callable[[], Sequence["RunInfo"]]
-"""Return the runs to resume or audit, whose jobs are nowhere but on their stacks."""
 
-
-def choose_stack(options: Options, earlier: EarlierRuns) -> StackChoice:
+def choose_stack(manifests: ManifestStore) -> StackChoice:
     """Decide by the options, the environment and the app; the app is imported where it counts.
 
     Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
     StackError where the app cannot be imported.
     """
+    options = manifests.options
     outlives = options.dispatch_only or bool(options.audit)
     if options.use_running_stack:
         return _running("--manifest-stack")
@@ -61,19 +58,21 @@ def choose_stack(options: Options, earlier: EarlierRuns) -> StackChoice:
         by = "--manifest-broker=private" if options.broker_given else "manifest_broker = private"
         return _running(_OUTLIVES) if outlives else StackChoice("private", by)
     if options.resume and options.stack_word is None:
-        before = earlier()
-        if any(info.is_private for info in before) and options.app is not None:
+        before = earlier_runs(manifests)
+        if any(run.info.is_private for run in before) and options.app is not None:
             instead = "--manifest-broker=app for the app's own broker"
             return StackChoice("private", f"the run to resume had one; {instead}")
         running = _running("the run to resume was sent there")
-        if running.broker and {info.broker for info in before} == {redact_url(running.broker)}:
+        where = redact_url(running.broker)
+        if running.broker and {run.info.broker for run in before} == {where}:
             return running
     if options.app is None:
         return _without_app(options, outlives=outlives)
     if outlives and options.stack_word is None and options.broker is None:
         running = _running(_OUTLIVES)
         where = redact_url(running.broker)
-        if running.broker and (not options.audit or where in {info.broker for info in earlier()}):
+        audited = earlier_runs(manifests) if running.broker and options.audit else ()
+        if running.broker and (not options.audit or where in {run.info.broker for run in audited}):
             return running
     return _by_app(options, outlives=outlives)
 
@@ -163,10 +162,10 @@ _on_path: Final[ProcessState[ExitStack]] = ProcessState(ExitStack)
 """What takes the folders off ``sys.path`` again that this session has put there."""
 
 
-def try_to_choose(options: Options, earlier: EarlierRuns) -> str:
+def try_to_choose(manifests: ManifestStore) -> str:
     """Say where jobs would go, for a session that sends none and must not fail for that."""
     try:
-        return choose_stack(options, earlier).words
+        return choose_stack(manifests).words
     except (ManifestToolError, pytest.UsageError) as error:
         return f"that is not known yet: {error}"
 
@@ -193,20 +192,17 @@ def queues_by_app(options: Options, tasks: Iterable[str]) -> dict[str, str]:
 
 def stack_choice(runs: SessionRuns) -> StackChoice:
     """Return where the session's jobs go, decided at the first call."""
-    if runs.stack_choice is None:
-        runs.stack_choice = choose_stack(
-            runs.context.options, partial(earlier_runs, runs.manifests)
-        )
+    runs.stack_choice = runs.stack_choice or choose_stack(runs.manifests)
     return runs.stack_choice
 
 
-def earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
-    """Return the runs to resume or audit."""
+def earlier_runs(manifests: ManifestStore) -> list[EarlierRun]:
+    """Return the runs to resume or audit, whose jobs are nowhere but on their stacks."""
     from pytest_manifest.plugin import run_history
 
     options = manifests.options
     find = run_history.newest_run if options.audit else run_history.run_to_resume
-    return [find(options, manifest).info for manifest in manifests.with_work]
+    return [find(options, manifest) for manifest in manifests.with_work]
 
 
 def show_stack(reporter: pytest.TerminalReporter | None, runs: SessionRuns) -> None:
@@ -290,10 +286,7 @@ def _stack_data(runs: SessionRuns) -> Path:
     """
     options, kept = runs.context.options, set[Path | None]()
     if options.resume:
-        from pytest_manifest.plugin import run_history
-
-        resumed = (run_history.run_to_resume(options, one) for one in runs.manifests.with_work)
-        kept = {run.stack_data for run in resumed} - {None}
+        kept = {run.stack_data for run in earlier_runs(runs.manifests)} - {None}
     if len(kept) > 1:
         raise DispatchError(
             "the runs to go on with have left jobs in brokers of their own, and one stack can "
@@ -338,11 +331,11 @@ def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> N
     from pytest_manifest.run.strategy import is_other_broker
 
     options = manifests.options
-    for info in earlier_runs(manifests) if options.resume and not options.stack_named else ():
-        if is_other_broker(info, address):
-            was = "a private stack" if info.is_private else info.broker
+    for run in earlier_runs(manifests) if options.resume and not options.stack_named else ():
+        if is_other_broker(run.info, address):
+            was = "a private stack" if run.info.is_private else run.info.broker
             raise DispatchError(
-                f"nothing was sent: run {info.run} was sent to {was}, and would go on at "
+                f"nothing was sent: run {run.info.run} was sent to {was}, and would go on at "
                 f"{redact_url(address.broker_url)}; name the one that you mean with "
                 "--manifest-broker=URL (the app's own: =app)"
             )

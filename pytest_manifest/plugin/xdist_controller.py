@@ -352,36 +352,22 @@ class SharedReports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Share the parts of an entry's report before reporters keep it; values stay the same."""
-        if not _is_of_entry(report):
-            return
-        first = self._first.setdefault(report.nodeid, report)
-        if first is report:
-            report.keywords = {sys.intern(name): value for name, value in report.keywords.items()}
-            report.user_properties = [*map(_shared_row, report.user_properties)]
+        first = self._first.get(report.nodeid)
+        if first is None:
+            try:
+                names = {sys.intern(name): value for name, value in report.keywords.items()}
+                rows = [
+                    (sys.intern(name), sys.intern(value) if type(value) is str else value)
+                    for name, value in report.user_properties
+                ]
+            except (TypeError, ValueError, AttributeError):
+                return  # it stays as another plugin has made it
+            if not (rows and rows[0][0].startswith(OWN)):
+                return
+            report.keywords, report.user_properties = names, rows
+            first = self._first[report.nodeid] = report
         if report.when == "teardown":
             del self._first[report.nodeid]
         for part in ("location", "keywords", "user_properties"):
             if getattr(report, part) == getattr(first, part):
                 setattr(report, part, getattr(first, part))
-
-
-def _is_of_entry(report: pytest.TestReport) -> bool:
-    """Tell whether a report has an entry's properties, and the form that pytest gives to reports.
-
-    Other plugins may have put anything into it: such a report stays as it came.
-    """
-    rows, names = report.user_properties, report.keywords
-    return (
-        type(rows) is list
-        and bool(rows)
-        and all(type(row) is tuple and len(row) == 2 and type(row[0]) is str for row in rows)
-        and rows[0][0].startswith(OWN)
-        and type(names) is dict
-        and all(type(name) is str for name in names)
-    )
-
-
-def _shared_row(row: tuple[str, object]) -> tuple[str, object]:
-    """Return a row whose texts are shared; workers, tasks and states come again and again."""
-    name, value = row
-    return sys.intern(name), sys.intern(value) if type(value) is str else value
