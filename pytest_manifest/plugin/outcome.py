@@ -492,7 +492,8 @@ def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
         return without_cut(hiding.shown_text(text, secrets), secrets)
 
     if report.longrepr is not None:
-        report.longrepr = change_texts(report.longrepr, shown)
+        changed = change_texts(report.longrepr, shown)
+        report.longrepr = changed
     report.sections = [(title, shown(text)) for title, text in report.sections]
 
 
