@@ -17,13 +17,7 @@ from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
 from pytest_manifest.schema.summary import Sign, SummaryCause
 from pytest_manifest.text import middle, plural, printable
-from pytest_manifest.verdict.explanation import (
-    best_known,
-    counts_text,
-    error_place,
-    next_step,
-    number_of,
-)
+from pytest_manifest.verdict import explanation
 from pytest_manifest.verdict.tree import PATH, descendant_of
 
 EXAMPLES = 3
@@ -92,7 +86,7 @@ class Causes:
         message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            title, step = _title(key, verdict), next_step(verdict)
+            title, step = _title(key, verdict), explanation.next_step(verdict)
             group = self._groups[key] = _Group(title, message, pair, step)
         group.add(name)
         if pair is not None:
@@ -130,10 +124,10 @@ def _sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple
     if verdict is None or outcome_of(verdict.verdict) not in BAD:
         return None
     kind, mismatch = verdict.verdict, _first_mismatch(verdict)
-    reason = best_known(verdict, receipt)
+    reason = explanation.best_known(verdict, receipt)
     if reason is not None and not isinstance(reason, Mismatch):
         error = None if receipt is None else receipt.error
-        place = None if error is None else error_place(error.traceback)
+        place = None if error is None else explanation.error_place(error.traceback)
         return ((kind, _name(reason.type), place, None), None), reason.message
     key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
     if reason is None:
@@ -287,8 +281,9 @@ def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:
 
     ``where``: names of what to read, and its path or address.
     """
-    trees = f"\n{counts_text(found.descendants)}." if number_of(found.descendants) else ""
-    parts = [f"{headline(found)}.{trees}"]
+    parts = [f"{headline(found)}."]
+    if explanation.number_of(found.descendants):
+        parts[0] += f"\n{explanation.counts_text(found.descendants)}."
     if found.causes:
         parts.append("\n".join(["By cause:", *_by_cause(found.causes)]))
     parts.append("\n".join(["The first ones:", *_first(found)]))

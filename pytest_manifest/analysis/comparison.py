@@ -20,17 +20,9 @@ from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema import Receipt, VerdictStatus, summary
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import BAD, Outcome
-from pytest_manifest.schema.summary import (
-    SummaryChange,
-    SummaryComparison,
-    SummaryResultChange,
-    SummarySide,
-    SummaryTimeChange,
-    SummaryTreeChange,
-)
 from pytest_manifest.schema.wire import json_sha256
 
 Statuses = Mapping[VerdictStatus | None, int]
@@ -38,7 +30,7 @@ Statuses = Mapping[VerdictStatus | None, int]
 
 def compare_trees(
     before: Iterable[tuple[str, Statuses]], after: Iterable[tuple[str, Statuses]]
-) -> Iterator[SummaryTreeChange]:
+) -> Iterator[summary.SummaryTreeChange]:
     """Yield the entries whose descendants differ; both in the order of the ids, read once.
 
     One that has none is in neither.
@@ -48,7 +40,7 @@ def compare_trees(
         found = {side: counts for (_, counts), side in both}
         was, now = found.get(0, {}), found.get(1, {})
         if was != now:
-            yield SummaryTreeChange(id=name, before=_named(was), after=_named(now))
+            yield summary.SummaryTreeChange(id=name, before=_named(was), after=_named(now))
 
 
 def _name_of(one: tuple[tuple[str, Statuses], int]) -> str:
@@ -69,7 +61,7 @@ NOTICEABLE: Final = 0.01
 
 def compare_ledgers(
     before: Ledger, known_before: Manifest, after: Ledger, known_after: Manifest
-) -> SummaryComparison:
+) -> summary.SummaryComparison:
     """Return what changed between two runs, by their ledgers and manifests.
 
     Raises LedgerError or ManifestError.
@@ -99,8 +91,8 @@ def compare(
     after_run: str = "",
     known_before: Container[str] = (),
     known_after: Container[str] = (),
-    trees: Iterable[SummaryTreeChange] = (),
-) -> SummaryComparison:
+    trees: Iterable[summary.SummaryTreeChange] = (),
+) -> summary.SummaryComparison:
     """Return what changed between two runs; each is read once, and digests are kept.
 
     ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
@@ -121,10 +113,10 @@ def compare(
     fixed = [name for name, digest in now.items() if name in failed and digest.outcome == "passed"]
     times = sorted(_time_changes(was, now, samples), key=lambda change: change.ratio)
 
-    def changes(names: Iterable[str]) -> list[SummaryChange]:
+    def changes(names: Iterable[str]) -> list[summary.SummaryChange]:
         return [_change(name, was.get(name), now[name]) for name in names]
 
-    return SummaryComparison(
+    return summary.SummaryComparison(
         before=one.document(before_run),
         after=other.document(after_run),
         newly_failing=changes(name for name in failing if name not in failed),
@@ -182,9 +174,9 @@ class _Totals:
             sentence=record.sentence or "",
         )
 
-    def document(self, run: str) -> SummarySide:
+    def document(self, run: str) -> summary.SummarySide:
         cost = float(self._cost) if self._cost_reported else None
-        return SummarySide(run=run, entries=self.entries, passed=self.passed, cost=cost)
+        return summary.SummarySide(run=run, entries=self.entries, passed=self.passed, cost=cost)
 
 
 def _result(receipt: Receipt) -> str | None:
@@ -196,27 +188,27 @@ def _result(receipt: Receipt) -> str | None:
     return json_sha256(receipt.result)
 
 
-def _change(name: str, before: _Digest | None, after: _Digest) -> SummaryChange:
+def _change(name: str, before: _Digest | None, after: _Digest) -> summary.SummaryChange:
     was = None if before is None else before.kind
-    return SummaryChange(
+    return summary.SummaryChange(
         id=name, task=after.task, before=was, after=after.kind, sentence=after.sentence
     )
 
 
 def _result_changes(
     both: Mapping[str, tuple[_Digest, _Digest]],
-) -> Iterator[SummaryResultChange]:
+) -> Iterator[summary.SummaryResultChange]:
     for name, (early, late) in both.items():
         is_same_task = early.task == late.task
         if is_same_task and early.result and late.result and early.result != late.result:
-            yield SummaryResultChange(
+            yield summary.SummaryResultChange(
                 id=name, task=late.task, before=early.result, after=late.result
             )
 
 
 def _time_changes(
     was: Mapping[str, _Digest], now: Mapping[str, _Digest], samples: int
-) -> Iterator[SummaryTimeChange]:
+) -> Iterator[summary.SummaryTimeChange]:
     """Yield how tasks' times changed, by task, where that is more than chance.
 
     Times of entries that both runs have are compared with one another; of a task that has none of
@@ -239,7 +231,7 @@ def _time_changes(
         then, present = median(before), median(after)
         if abs(present - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:
             continue
-        yield SummaryTimeChange(
+        yield summary.SummaryTimeChange(
             task=task,
             before=then,
             after=present,

@@ -10,7 +10,6 @@ from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -22,21 +21,13 @@ from pydantic import Field
 from pytest_manifest.analysis.causes import Causes
 from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord, summary_fields
 from pytest_manifest.ledger import RunInfo, RunSegment
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema import VerdictStatus, summary
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import BAD, DEATHS, Outcome
-from pytest_manifest.schema.summary import (
-    SummaryDescendants,
-    SummaryEntry,
-    SummarySpread,
-    SummaryStatistics,
-    SummaryTask,
-    SummaryWorker,
-)
 from pytest_manifest.text import middle, printable, seconds
 
 
-def distribution(values: Iterable[float]) -> SummarySpread | None:
+def distribution(values: Iterable[float]) -> summary.SummarySpread | None:
     """Return the distribution of values in any order, None without any.
 
     Percentiles are interpolated.
@@ -46,7 +37,7 @@ def distribution(values: Iterable[float]) -> SummarySpread | None:
         return None
     p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
     total = sum(ordered)
-    return SummarySpread(count=len(ordered), p50=p50, p95=p95, max=ordered[-1], total=total)
+    return summary.SummarySpread(count=len(ordered), p50=p50, p95=p95, max=ordered[-1], total=total)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -68,106 +59,89 @@ _UNEVEN = 2.0
 _ID_LIMIT = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """The numbers behind advice: times in seconds, ``wait`` without jobs that were to wait.
-
-    ``busy``: seconds that each worker process worked; ``duration``: from the first start to the
-    last end, without pauses between the run's ``parts``; ``capacity``: seconds that the processes
-    had together; ``slowest``: id and runtime of the entry that ran longest.
-    """
-
-    entries: int
-    wait: SummarySpread | None
-    runtime: SummarySpread | None
-    busy: Sequence[float]
-    duration: float | None
-    capacity: float
-    parts: int
-    slowest: tuple[str, float] | None
-    redeliveries: int
-    retries: int
-    deaths: int = 0
-    """Attempts whose process died: its worker stands still until it has another one."""
-
-
-def advice(signs: Signs, *, takes_one: bool = False) -> tuple[str, ...]:
+def advice(
+    fold: _Fold,
+    busy: Sequence[float],
+    runtime: summary.SummarySpread | None,
+    *,
+    takes_one: bool = False,
+) -> tuple[str, ...]:
     """Return what would help, the most important first.
 
-    ``takes_one``: each process takes one job at a time, so that no job waits for a busy one.
+    ``busy``: seconds that each worker process worked. ``takes_one``: each takes one job at a time,
+    so that no job waits for a busy one.
     """
-    if signs.entries < ENOUGH:
+    if fold.entries < ENOUGH:
         return ()
-    uneven = () if takes_one else _uneven(signs)
-    return (*_waiting(signs), *_one_long_job(signs), *uneven, *_repeats(signs))
+    uneven = () if takes_one else _uneven(fold, busy, runtime)
+    return (*_waiting(fold, busy, runtime), *_one_long_job(fold, busy), *uneven, *_repeats(fold))
 
 
-def _load(signs: Signs) -> float | None:
-    """Return the share of their time that the workers were busy."""
-    return sum(signs.busy) / signs.capacity if signs.capacity else None
-
-
-def _waiting(signs: Signs) -> Iterator[str]:
-    if signs.wait is None or signs.runtime is None or signs.wait.p50 < _LONG_WAIT:
+def _waiting(
+    fold: _Fold, busy: Sequence[float], runtime: summary.SummarySpread | None
+) -> Iterator[str]:
+    wait = distribution(fold.free_wait)
+    if wait is None or runtime is None or wait.p50 < max(_LONG_WAIT, _MANY_TIMES * runtime.p50):
         return
-    ran = signs.runtime.p50
-    if signs.wait.p50 < _MANY_TIMES * ran:
-        return
-    times = f"{signs.wait.p50 / ran:.0f} times as long as they ran" if ran >= 0.001 else "long"
-    medians = f"median {_short(signs.wait.p50)} and {_short(ran)}"
-    load = _load(signs)
+    ran = runtime.p50
+    times = f"{wait.p50 / ran:.0f} times as long as they ran" if ran >= 0.001 else "long"
+    medians = f"median {_short(wait.p50)} and {_short(ran)}"
+    capacity = fold.capacity
+    load = sum(busy) / capacity if capacity else None
     if load is None or load >= _BUSY:
         yield f"jobs waited {times} ({medians}): more workers would help"
     elif load < _IDLE:
-        if signs.deaths:
+        if fold.deaths:
             why = (
-                f"{signs.deaths} jobs had killed their process, and a worker stands still until "
+                f"{fold.deaths} jobs had killed their process, and a worker stands still until "
                 "it has another one, for seconds where it has one alone; mend those jobs"
             )
-        elif (signs.capacity - sum(signs.busy)) / signs.entries > _HANDING_OVER:
+        elif (capacity - sum(busy)) / fold.entries > _HANDING_OVER:
             why = "look in their logs for what they stood still for"
         else:
             why = "handing a job over takes longer than running it; put more work into each job"
-        busy = f"though the workers were busy only {load:.0%} of the time"
-        yield f"jobs waited {times} ({medians}) {busy}: {why}"
+        idle = f"though the workers were busy only {load:.0%} of the time"
+        yield f"jobs waited {times} ({medians}) {idle}: {why}"
 
 
-def _one_long_job(signs: Signs) -> Iterator[str]:
-    if signs.slowest is None or signs.duration is None or signs.duration < _LONG_RUN:
+def _one_long_job(fold: _Fold, busy: Sequence[float]) -> Iterator[str]:
+    duration = fold.run.seconds()
+    if not fold.slowest or duration is None or duration < _LONG_RUN:
         return
-    name, took = signs.slowest
-    others = signs.capacity - signs.duration
-    if took >= signs.duration / 2 and sum(signs.busy) - took < others * _BUSY:
+    took, _, record = fold.slowest[0]
+    others = fold.capacity - duration
+    if took >= duration / 2 and sum(busy) - took < others * _BUSY:
         yield (
-            f"{middle(printable(name), _ID_LIMIT)!r} alone ran {_short(took)} of "
-            f"{_short(signs.duration)} while other workers had nothing to do: put it first in the "
+            f"{middle(printable(record.id), _ID_LIMIT)!r} alone ran {_short(took)} of "
+            f"{_short(duration)} while other workers had nothing to do: put it first in the "
             "manifest, or split it"
         )
 
 
-def _uneven(signs: Signs) -> Iterator[str]:
-    if len(signs.busy) < 2 or signs.duration is None or signs.duration < _LONG_RUN:
+def _uneven(
+    fold: _Fold, busy: Sequence[float], runtime: summary.SummarySpread | None
+) -> Iterator[str]:
+    # The processes of a short part had less time than those of a long one.
+    if len(busy) < 2 or fold.run.count > 1 or (fold.run.seconds() or 0.0) < _LONG_RUN:
         return
-    if signs.parts > 1:  # the processes of a short part had less time than those of a long one
-        return
-    most, average = max(signs.busy), sum(signs.busy) / len(signs.busy)
-    longest = 0.0 if signs.runtime is None else signs.runtime.max
-    if most >= _UNEVEN * average and longest < most / 2 and signs.entries >= 4 * len(signs.busy):
+    most, average = max(busy), sum(busy) / len(busy)
+    longest = 0.0 if runtime is None else runtime.max
+    if most >= _UNEVEN * average and longest < most / 2 and fold.entries >= 4 * len(busy):
         yield (
-            f"the busiest of {len(signs.busy)} worker processes did {most / sum(signs.busy):.0%} "
+            f"the busiest of {len(busy)} worker processes did {most / sum(busy):.0%} "
             "of the work: worker_prefetch_multiplier = 1 would spread it evenly"
         )
 
 
-def _repeats(signs: Signs) -> Iterator[str]:
-    if signs.redeliveries >= max(2, signs.entries / 100):
+def _repeats(fold: _Fold) -> Iterator[str]:
+    if fold.redeliveries >= max(2, fold.entries / 100):
         yield (
-            f"the broker delivered {signs.redeliveries} jobs more than once: workers died, or its "
+            f"the broker delivered {fold.redeliveries} jobs more than once: workers died, or its "
             "visibility timeout is shorter than a job takes"
         )
-    if signs.retries > signs.entries / 2:
+    if fold.retries > fold.entries / 2:
         yield (
-            f"tasks asked for {signs.retries} retries in {signs.entries} jobs: find what they "
+            f"tasks asked for {fold.retries} retries in {fold.entries} jobs: find what they "
             "stumble over"
         )
 
@@ -179,7 +153,7 @@ def _short(value: float) -> str:
 SLOWEST: Final = 5
 
 
-class Statistics(SummaryStatistics):
+class Statistics(summary.SummaryStatistics):
     """A run's statistics with its ``cost``, which the document has elsewhere.
 
     Reused entries add no times and no cost.
@@ -193,7 +167,7 @@ def statistics(
     run: RunInfo,
     parts: Sequence[RunSegment] = (),
     tree_end: datetime | None = None,
-    trees: SummaryDescendants | None = None,
+    trees: summary.SummaryDescendants | None = None,
 ) -> Statistics:
     """Compute a run's statistics in one pass over its records.
 
@@ -216,8 +190,8 @@ class _Task:
         self.wait, self.runtime = array("d"), array("d")
         self.worked, self.ended = WorkTime(), 0
 
-    def row(self, task: str) -> SummaryTask:
-        return SummaryTask(
+    def row(self, task: str) -> summary.SummaryTask:
+        return summary.SummaryTask(
             task=task,
             count=self.outcomes.total(),
             passed=self.outcomes["passed"],
@@ -261,6 +235,7 @@ class _Fold:
         """The time worked with the sending, and the time in which workers had jobs."""
         self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
         self.cost, self.cost_reported, self.deaths = Decimal(0), False, 0
+        """Deaths: attempts whose process died; its worker stands still until it has another."""
 
     def add(self, record: EntryRecord) -> None:
         self.entries += 1
@@ -329,6 +304,11 @@ class _Fold:
         begins = [started, *self._begins[first:last]]
         return list(zip(range(first, last + 1), begins, [*begins[1:], ended], strict=True))
 
+    @property
+    def capacity(self) -> float:
+        """Return the seconds that the workers had, each in the segments in which it worked."""
+        return sum(self.run.seconds(part) or 0.0 for _, part in self.seen)
+
     def add_end(self, ended: datetime) -> None:
         """Have the run reach to the end of the last descendant, which is its work as well."""
         self.last_end = max(ended, self.last_end or ended)
@@ -351,10 +331,10 @@ class _Fold:
             self.slowest.sort(reverse=True)
             del self.slowest[SLOWEST:]
 
-    def _rows_of_workers(self) -> list[SummaryWorker]:
+    def _rows_of_workers(self) -> list[summary.SummaryWorker]:
         total = sum(busy for _, busy in self.workers.values())
         rows = [
-            SummaryWorker(
+            summary.SummaryWorker(
                 worker=name,
                 host=host,
                 pid=pid,
@@ -366,12 +346,14 @@ class _Fold:
         ]
         return sorted(rows, key=lambda row: (-row.busy, row.worker, row.pid or 0))
 
-    def statistics(self, run: RunInfo, trees: SummaryDescendants | None) -> Statistics:
+    def statistics(self, run: RunInfo, trees: summary.SummaryDescendants | None) -> Statistics:
         workers, tasks = self._rows_of_workers(), self.tasks.values()
         runtime = distribution(chain.from_iterable(task.runtime for task in tasks))
+        busy = [row.busy for row in workers]
         over = self.first_sent is not None and self.last_end is not None
         slowest = [
-            SummaryEntry.model_validate(summary_fields(record)) for _, _, record in self.slowest
+            summary.SummaryEntry.model_validate(summary_fields(record))
+            for _, _, record in self.slowest
         ]
         return Statistics(
             entries=self.entries,
@@ -394,27 +376,8 @@ class _Fold:
             throughput=self.worked.rate(self.ended) if over else None,
             wait=distribution(chain.from_iterable(task.wait for task in tasks)),
             runtime=runtime,
-            advice=list(
-                advice(self._signs(workers, runtime), takes_one=run.takes_one or run.is_private)
-            ),
-            descendants=trees or SummaryDescendants(),
-        )
-
-    def _signs(self, workers: Sequence[SummaryWorker], runtime: SummarySpread | None) -> Signs:
-        slowest = self.slowest[0] if self.slowest else None
-        return Signs(
-            entries=self.entries,
-            wait=distribution(self.free_wait),
-            runtime=runtime,
-            busy=[row.busy for row in workers],
-            duration=self.run.seconds(),
-            # Each worker's, in the segments in which it worked.
-            capacity=sum(self.run.seconds(part) or 0.0 for _, part in self.seen),
-            parts=self.run.count,
-            slowest=None if slowest is None else (slowest[2].id, slowest[0]),
-            redeliveries=self.redeliveries,
-            retries=self.retries,
-            deaths=self.deaths,
+            advice=list(advice(self, busy, runtime, takes_one=run.takes_one or run.is_private)),
+            descendants=trees or summary.SummaryDescendants(),
         )
 
 

@@ -16,18 +16,7 @@ from typing import IO, NamedTuple
 from pydantic import ValidationError
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import jsonl
-from pytest_manifest.manifest.scan import (
-    AFTER,
-    EXPECTS,
-    KEY,
-    TAGS,
-    Places,
-    Summary,
-    digest_of,
-    scan,
-    stamp_of,
-)
+from pytest_manifest.manifest import jsonl, scan
 from pytest_manifest.schema import Entry, Header
 
 
@@ -45,8 +34,8 @@ def read_manifest(
     was not accepted before, so that it has limits. ``shown``, if given, replaces ``path`` in all
     messages.
     """
-    places = None if lean else Places()
-    summary = scan(path, places, shown=shown, most_faults=most_faults, is_new=is_new)
+    places = None if lean else scan.Places()
+    summary = scan.scan(path, places, shown=shown, most_faults=most_faults, is_new=is_new)
     return Manifest(summary, places)
 
 
@@ -66,7 +55,7 @@ class Manifest:
     ``places`` these are read when they are asked for first. Safe to share between threads.
     """
 
-    def __init__(self, summary: Summary, places: Places | None = None) -> None:
+    def __init__(self, summary: scan.Summary, places: scan.Places | None = None) -> None:
         self.summary = summary
         self._file = summary.path.absolute()  # a later chdir must not lose it
         self._stamp = summary.stamp
@@ -146,21 +135,21 @@ class Manifest:
         with self.open() as file:
             for place in range(len(self)) if chosen is None else chosen:
                 tags: Sequence[str] = ()
-                if self.summary.traits[place] & TAGS:
+                if self.summary.traits[place] & scan.TAGS:
                     file.seek(offsets[place])
                     tags = self.parse(file.readline()).tags
                 yield Outline(ids[place], tasks[place], tags)
 
     def dependencies(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
-        for place, entry in self._having(AFTER):
+        for place, entry in self._having(scan.AFTER):
             for needed in entry.after:
                 yield place, self._position[needed]
 
     def key_counts(self) -> Mapping[str, Counter[str]]:
         """Count the entries of each value of each key (``key``), by the key's name."""
         found: dict[str, Counter[str]] = {}
-        for _, entry in self._having(KEY):
+        for _, entry in self._having(scan.KEY):
             for name, value in entry.key.items():
                 found.setdefault(name, Counter())[value] += 1
         return found
@@ -179,7 +168,7 @@ class Manifest:
         """
         with self.open() as file:
             for index, place in enumerate(map(self.position_of, entry_ids)):
-                if self.summary.traits[place] & AFTER:
+                if self.summary.traits[place] & scan.AFTER:
                     file.seek(self._index.offsets[place])
                     yield index, self.parse(file.readline())
 
@@ -190,7 +179,7 @@ class Manifest:
 
         Returns their number, and the ids of the first ``most`` of them.
         """
-        places = [place for place, has in enumerate(self.summary.traits) if not has & EXPECTS]
+        places = [place for place, has in enumerate(self.summary.traits) if not has & scan.EXPECTS]
         if among is not None:
             places = [place for place in places if self.ids[place] in among]
         first = list(islice(places, most))
@@ -247,8 +236,8 @@ class Manifest:
         return {entry_id: position for position, entry_id in enumerate(self.ids)}
 
     @cached_property
-    def _index(self) -> Places:
-        places = Places()
+    def _index(self) -> scan.Places:
+        places = scan.Places()
         for line in self.lines():
             places.add(*jsonl.id_and_task(line.raw), line.offset)
         return places
@@ -265,10 +254,10 @@ class Manifest:
 
     def _is_this(self, file: IO[bytes]) -> bool:
         """Return whether the file just opened has the content that this manifest was read from."""
-        stamp = stamp_of(file)
+        stamp = scan.stamp_of(file)
         if stamp == self._stamp:
             return True
-        same = stamp[1] == self.summary.size and digest_of(file, self.path) == self.sha256
+        same = stamp[1] == self.summary.size and scan.digest_of(file, self.path) == self.sha256
         if same:
             self._stamp = stamp  # only touched: compare the content once
         return same

@@ -10,7 +10,7 @@ import pytest
 from billiard.exceptions import WorkerLostError
 from celery.app.task import Context
 
-from pytest_manifest.analysis.statistics import Signs, advice, distribution
+from pytest_manifest.analysis.statistics import _Fold, advice, distribution
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
@@ -73,17 +73,10 @@ def test_reports_show_no_time_that_nobody_has_seen() -> None:
 )
 def test_advice_comes_of_causes_that_were_seen(deaths: int, busy: float, says: str) -> None:
     """Idle workers are no proof of a dear handing over."""
-    signs = Signs(
-        entries=20,
-        wait=distribution([5.0] * 20),
-        runtime=distribution([busy / 20] * 20),
-        busy=[busy],
-        duration=1.0,
-        capacity=20.0 if busy == 1.0 else 1.0,
-        parts=1,
-        slowest=None,
-        redeliveries=0,
-        retries=0,
-        deaths=deaths,
-    )
-    assert says in advice(signs)[0]
+    capacity = 20.0 if busy == 1.0 else 1.0
+    fold = _Fold(())
+    fold.entries, fold.deaths = 20, deaths
+    fold.free_wait.extend([5.0] * 20)
+    fold.run.add([(0, START, after(capacity))])
+    fold.seen.add((("celery@w", None, 1), 0))
+    assert says in advice(fold, [busy], distribution([busy / 20] * 20))[0]
