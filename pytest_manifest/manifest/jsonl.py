@@ -66,13 +66,18 @@ def open_regular(path: Path) -> IO[bytes]:
     return file
 
 
-def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
+def read_lines(file: IO[bytes], faults: Faults, *, has_limit: bool = True) -> Iterator[Line]:
     """Yield all lines; record a BOM, which is left out, and a cut-off end as faults.
 
-    Raises ManifestError where there are too many faults to read on.
+    Raises ManifestError for a line that is too long to be read (``has_limit``), and where there are
+    too many faults to read on.
     """
-    offset = 0
-    for number, raw in enumerate(file, 1):
+    most = LIMITS["line"]
+    number = offset = 0
+    while raw := file.readline(most + 1 if has_limit else -1):
+        number += 1
+        if has_limit and len(raw) > most:
+            raise ManifestError([Fault(faults.path, number, beyond("line"))])
         line = Line(number, offset, raw)
         offset += len(raw)
         if number == 1 and raw.startswith(_BOM):
@@ -310,24 +315,8 @@ _BEYOND: Final = {
     "schema": "the JSON Schema in 'expect' has more than {:,} bytes, the limit; check less of it, "
     "or check it in the test",
 }
-_CHUNK: Final = 1 << 20
 
 
 def beyond(name: str) -> str:
     """Say which limit is passed, and what to do instead."""
     return _BEYOND[name].format(LIMITS[name])
-
-
-def refuse_long_lines(file: IO[bytes], path: Path) -> None:
-    """Raise ManifestError with the first line that is too long to be read; ``path`` names it.
-
-    No more than a chunk is in memory at a time. The file is left at its beginning.
-    """
-    most, number, length = LIMITS["line"], 1, 0
-    while chunk := file.read(min(most, _CHUNK)):
-        end = chunk.find(b"\n")
-        if length + (len(chunk) if end < 0 else end + 1) > most:
-            raise ManifestError([Fault(path, number, beyond("line"))])
-        number += chunk.count(b"\n")
-        length = length + len(chunk) if end < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
-    file.seek(0)

@@ -106,25 +106,15 @@ def entries_of(shard: Shard, manifest: Manifest) -> frozenset[str]:
     entries; with a balance the longest first, each to the shard that has least to do.
     """
     first = _groups(manifest)
-    if shard.balance is None:
-        turns = _in_turn(first, shard.total)
-    else:
-        turns = _by_weight(first, _weights(manifest, shard.balance.seconds), shard.total)
+    # Where nothing weighs anything, each shard has its turn.
+    weights = array("d", bytes(8 * len(first)))
+    if shard.balance is not None:
+        weights = _weights(manifest, shard.balance.seconds)
+    turns = _by_weight(first, weights, shard.total)
     mine = shard.number - 1
     return frozenset(
         entry for entry, root in zip(manifest.ids, first, strict=True) if turns[root] == mine
     )
-
-
-def _in_turn(first: Sequence[int], total: int) -> array[int]:
-    """Return, for the first entry of each group, the shard (from 0) whose turn it is."""
-    turns = array("Q", bytes(8 * len(first)))
-    groups = 0
-    for position, root in enumerate(first):
-        if root == position:
-            turns[position] = groups % total
-            groups += 1
-    return turns
 
 
 def _by_weight(first: Sequence[int], weights: Sequence[float], total: int) -> array[int]:

@@ -93,7 +93,6 @@ class ReceiptIndex:
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
         try:
-            jsonl.refuse_long_lines(self._file, path)
             self._find_places()
         except BaseException:
             self.close()

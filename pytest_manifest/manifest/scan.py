@@ -234,8 +234,6 @@ def scan(
     """
     with jsonl.open_regular(path) as file:
         faults = jsonl.Faults(shown or path, most_faults)
-        if is_new:
-            jsonl.refuse_long_lines(file, faults.path)
         try:
             with closing(sqlite3.connect("", isolation_level=None)) as db:
                 return _Scan(faults, file, places, _Ids(db), is_new=is_new).run()
@@ -272,7 +270,7 @@ class _Scan:
 
     def run(self) -> Summary:
         stamp = stamp_of(self.file)
-        for line in jsonl.read_lines(self.file, self.faults):
+        for line in jsonl.read_lines(self.file, self.faults, has_limit=self.is_new):
             self.digest.update(self._take(line))
         self._check_totals(stamp[1])
         self.ids.check(self.faults)

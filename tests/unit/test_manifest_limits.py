@@ -12,7 +12,7 @@ import pytest
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl as module
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, refuse_long_lines
+from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, Faults, read_lines
 from pytest_manifest.schema.json_values import MAX_DEPTH
 
 ONE = b'{"id":"a","task":"t"}\n'
@@ -51,20 +51,20 @@ def test_a_long_line_is_refused_before_it_is_read(refused: Refused) -> None:
     assert said.endswith("the limit; keep what is large elsewhere, and give the task its place")
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
-def test_lines_are_measured_across_chunks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever part of the file is in memory; a line at the end may lack its newline."""
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+def test_lines_are_measured_with_their_newline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line at the end may lack its one; no more of a line is read than tells that it is long."""
     for lines in ([b"\n"], [b"a\n", b"bcd\n", b"\n"], [b"abcde"], [b"", b"ab\n", b"abcdefgh"]):
         longest = max(map(len, lines))
         for most in range(1, 10):
             too_long = [n for n, raw in enumerate(filter(None, lines), 1) if len(raw) > most]
             monkeypatch.setitem(module.LIMITS, "line", most)
-            found = None
+            found, file = None, io.BytesIO(b"".join(lines))
             try:
-                refuse_long_lines(io.BytesIO(b"".join(lines)), Path("m.jsonl"))
+                list(read_lines(file, Faults(Path("m.jsonl"))))
             except ManifestError as error:
                 found = error.faults[0].line
+                before = sum(map(len, [*filter(None, lines)][: found - 1]))
+                assert file.tell() == before + most + 1
             assert found == (too_long[0] if too_long else None), (lines, most)
             assert (found is None) is (longest <= most)
 
