@@ -20,7 +20,7 @@ from loguru import logger
 from pytest_manifest.files import private_folder
 from pytest_manifest.redaction.names import is_secret_name
 from pytest_manifest.redaction.texts import HIDDEN, hide_environment, redact
-from pytest_manifest.text import is_drawable, json_line, terminal_line
+from pytest_manifest.text import json_line, terminal_line
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -207,7 +207,7 @@ def _one_line(text: str) -> str:
 
     Secrets of several lines are only to be found while they are that.
     """
-    return text if is_drawable(text) else terminal_line(redact(text))
+    return text if text.isprintable() else terminal_line(redact(text))
 
 
 def _add(

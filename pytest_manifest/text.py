@@ -92,11 +92,6 @@ def json_line(text: str) -> str:
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
-def is_drawable(text: str) -> bool:
-    """Return whether a terminal draws each character, and obeys none."""
-    return text.isprintable()
-
-
 def number_unprintable(text: str) -> str:
     r"""Return text on one line, with the number of whatever cannot be drawn: ``\u001b``."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -85,8 +85,6 @@ def compare(
     before: Iterable[EntryRecord],
     after: Iterable[EntryRecord],
     *,
-    threshold: float = THRESHOLD,
-    samples: int = SAMPLES,
     before_run: str = "",
     after_run: str = "",
     known_before: Container[str] = (),
@@ -101,7 +99,7 @@ def compare(
     ``trees``: how descendants differ, read after the entries.
 
     A task is slower or faster where its median runtime changed by more than the factor
-    ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
+    ``THRESHOLD`` and by at least 10 ms, both runs have ``SAMPLES`` entries of it that passed, and
     a rank sum test gives such a change a chance of less than 1 % to be none.
     """
     one, other = _Totals(), _Totals()
@@ -111,10 +109,19 @@ def compare(
     both = {name: (was[name], digest) for name, digest in now.items() if name in was}
     failing = [name for name, digest in now.items() if digest.fails]
     fixed = [name for name, digest in now.items() if name in failed and digest.outcome == "passed"]
-    times = sorted(_time_changes(was, now, samples), key=lambda change: change.ratio)
+    times = sorted(_time_changes(was, now), key=lambda change: change.ratio)
 
     def changes(names: Iterable[str]) -> list[summary.SummaryChange]:
-        return [_change(name, was.get(name), now[name]) for name in names]
+        return [
+            summary.SummaryChange(
+                id=name,
+                task=now[name].task,
+                before=was[name].kind if name in was else None,
+                after=now[name].kind,
+                sentence=now[name].sentence,
+            )
+            for name in names
+        ]
 
     return summary.SummaryComparison(
         before=one.document(before_run),
@@ -124,11 +131,11 @@ def compare(
         still_failing=changes(name for name in failing if name in failed),
         added=[name for name in now if name not in was and name not in known_before],
         removed=[name for name in was if name not in now and name not in known_after],
-        slower=[change for change in reversed(times) if change.ratio > threshold],
-        faster=[change for change in times if change.ratio < 1 / threshold],
+        slower=[change for change in reversed(times) if change.ratio > THRESHOLD],
+        faster=[change for change in times if change.ratio < 1 / THRESHOLD],
         changed_results=list(_result_changes(both)),
-        threshold=threshold,
-        samples=samples,
+        threshold=THRESHOLD,
+        samples=SAMPLES,
         changed_trees=[one for one in trees if one.id in both],
     )
 
@@ -188,13 +195,6 @@ def _result(receipt: Receipt) -> str | None:
     return json_sha256(receipt.result)
 
 
-def _change(name: str, before: _Digest | None, after: _Digest) -> summary.SummaryChange:
-    was = None if before is None else before.kind
-    return summary.SummaryChange(
-        id=name, task=after.task, before=was, after=after.kind, sentence=after.sentence
-    )
-
-
 def _result_changes(
     both: Mapping[str, tuple[_Digest, _Digest]],
 ) -> Iterator[summary.SummaryResultChange]:
@@ -207,7 +207,7 @@ def _result_changes(
 
 
 def _time_changes(
-    was: Mapping[str, _Digest], now: Mapping[str, _Digest], samples: int
+    was: Mapping[str, _Digest], now: Mapping[str, _Digest]
 ) -> Iterator[summary.SummaryTimeChange]:
     """Yield how tasks' times changed, by task, where that is more than chance.
 
@@ -226,7 +226,7 @@ def _time_changes(
     earlier, later = _by_task(was.values()), _by_task(now.values())
     for task in sorted(later):
         before, after = same.get(task, (earlier[task], later[task]))
-        if min(len(before), len(after)) < max(samples, 1):
+        if min(len(before), len(after)) < SAMPLES:
             continue
         then, present = median(before), median(after)
         if abs(present - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:

@@ -66,15 +66,15 @@ _LINE: Final = rf"(?P<scheme>{_SCHEMES})?[^\s\"'\\][^\r\n\"'\\]*"
 class Names:
     """The names in force, as patterns.
 
-    ``ending`` matches a whole name; ``pair`` and ``header`` (None: no name is a header's) match in
-    text a name with its value, which is their second group; ``argument`` an option of a command, or
-    an element of XML, as its first group, with its value. ``signs``: lower-case texts, one of
-    which is in each text in which they match.
+    ``ending`` matches a whole name; ``pair`` and ``header`` match in text a name with its value,
+    which is their second group; ``argument`` an option of a command, or an element of XML, as its
+    first group, with its value. ``signs``: lower-case texts, one of which is in each text in which
+    they match.
     """
 
     ending: re.Pattern[str]
     pair: re.Pattern[str]
-    header: re.Pattern[str] | None
+    header: re.Pattern[str]
     argument: re.Pattern[str]
     signs: tuple[str, ...]
 
@@ -84,27 +84,20 @@ def compile_names(added: Iterable[str] = (), removed: Iterable[str] = ()) -> Nam
     gone = {_plain(name) for name in removed}
     every = [name for name in DEFAULT_NAMES if _plain(name) not in gone]
     extra = [name for name in added if name not in every]
-    headers = [name for name in every if name in HEADERS]
-    plain = [name for name in every if name not in HEADERS]
-    forms = [*map(_form, plain), *map(_exact, extra)]
-    flags = re.IGNORECASE
+    headers = _any(_form(name) for name in every if name in HEADERS)
+    forms = _any([*(_form(name) for name in every if name not in HEADERS), *map(_exact, extra)])
+    name, flags = rf"(?:{forms}|{headers})", re.IGNORECASE
     return Names(
-        ending=re.compile(rf"(?:{_any([*forms, *map(_form, headers)])})\Z", flags),
+        ending=re.compile(rf"{name}\Z", flags),
         pair=re.compile(
-            rf"((?:{_any(forms)})(?:\\*[\"'])?\s*[:=]\s*)({_QUOTED}|{_CONTAINER}|{_BARE})",
-            flags,
+            rf"((?:{forms})(?:\\*[\"'])?\s*[:=]\s*)({_QUOTED}|{_CONTAINER}|{_BARE})", flags
         ),
         header=re.compile(
-            rf"((?:{_any(map(_form, headers))})(?:\\*[\"']\s*[:=,]|\s*[:=])\s*)({_QUOTED}|{_LINE})",
-            flags,
-        )
-        if headers
-        else None,
+            rf"((?:{headers})(?:\\*[\"']\s*[:=,]|\s*[:=])\s*)({_QUOTED}|{_LINE})", flags
+        ),
         argument=re.compile(
-            rf"(--[\w-]{{0,40}}?(?:{_any([*forms, *map(_form, headers)])}){_ARGUMENT})"
-            rf"(?![-\"'<>]){_BARE}"
-            rf"|(?P<tag><[\w:.-]{{0,40}}?(?:{_any([*forms, *map(_form, headers)])})"
-            r"(?:\s[^<>]{0,200})?>)[^<>]+",
+            rf"(--[\w-]{{0,40}}?{name}{_ARGUMENT})(?![-\"'<>]){_BARE}"
+            rf"|(?P<tag><[\w:.-]{{0,40}}?{name}(?:\s[^<>]{{0,200}})?>)[^<>]+",
             flags,
         ),
         signs=(*_SIGNS, *filter(None, map(_sign, extra))),

@@ -203,8 +203,7 @@ def _has_any(text: str, signs: Iterable[str]) -> bool:
 
 
 def _after_names(text: str, names: Names) -> str:
-    if names.header is not None:
-        text = names.header.sub(_hide_header, text)
+    text = names.header.sub(_hide_header, text)
     text = names.pair.sub(_hide_pair, text)
     text = names.argument.sub(lambda match: f"{match[1] or match['tag']}{HIDDEN}", text)
     return _by_form()[1].sub(rf"\1{HIDDEN}", text)
