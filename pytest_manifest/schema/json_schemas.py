@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _OF_STANDARD: Final = DIALECT.removesuffix("schema")
-_OWN_NAME: Final = "meta"
-"""The name by which the standard's schemas refer to whatever extends them."""
 MAX_CHECKS: Final = 10_000
 """How many schemas may be applied to one and the same value."""
 STEPS: Final = 100_000
@@ -59,7 +57,6 @@ _APPLIED: Final[Mapping[str, _Applied]] = {
     **dict.fromkeys(_ITEMS, "items"),
 }
 """What of a value the schemas of a keyword are applied to."""
-_REFERENCES: Final = ("$ref", "$dynamicRef")
 _TOO_DEEP: Final = "refers to itself without end, or is nested too deeply"
 _PLAIN_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
 
@@ -158,21 +155,11 @@ class _Parts:
     def __init__(self, root: _Part) -> None:
         self._found: dict[int, _Part] = {id(root.schema): root}
         self._named: dict[str, dict[str, Any]] = {"": root.schema}
-        self._dynamic: dict[str, list[_Part]] = {}
-        self._refers_to_standard = False
         self._patterns = 0
         # Targets of references come last: they may lie where the standard expects no schema.
         new = [root]
         while new:
             new = list(self._targets(self._with_inner(new)))
-        for part in self._found.values():
-            if isinstance(wanted := part.schema.get("$dynamicRef"), str):
-                found = self._dynamic.get(wanted.rpartition("#")[2], ())
-                part.uses += (("itself", "", one) for one in found)
-        if self._refers_to_standard and _OWN_NAME in self._dynamic:
-            raise SchemaFlawError(
-                f"it: names {_OWN_NAME!r}, as the standard that it refers to does"
-            )
 
     def refuse_endless(self) -> None:
         """Raise SchemaFlawError where parts apply to one value endlessly, or very often."""
@@ -210,11 +197,8 @@ class _Parts:
             except ValueError as error:
                 raise SchemaFlawError(f"it names an address that is none ({error})") from None
             self._named[part.base] = schema
-        for keyword in ("$anchor", "$dynamicAnchor"):
-            if isinstance(name := schema.get(keyword), str):
-                self._named[f"{part.base}#{name}"] = schema
-        if isinstance(name := schema.get("$dynamicAnchor"), str):
-            self._dynamic.setdefault(name, []).append(part)
+        if isinstance(name := schema.get("$anchor"), str):
+            self._named[f"{part.base}#{name}"] = schema
 
     def _check(self, part: _Part) -> None:
         """Raise SchemaFlawError for another dialect, and for patterns that cannot be used."""
@@ -223,6 +207,10 @@ class _Parts:
         if isinstance(dialect, str) and dialect.removesuffix("#") != DIALECT:
             place = f"{part.path}.$schema".lstrip(".")
             raise SchemaFlawError(f"{place}: names {dialect!r}, but only {DIALECT} is known")
+        for keyword in ("$dynamicRef", "$dynamicAnchor"):
+            if keyword in schema:  # what it leads to may be in the standard, and from there back
+                place = f"{part.path}.{keyword}".lstrip(".")
+                raise SchemaFlawError(f"{place}: is not known here; refer to it by $ref")
         named = schema.get("patternProperties")
         found = [("patternProperties", one) for one in named] if isinstance(named, dict) else []
         if isinstance(pattern := schema.get("pattern"), str):
@@ -238,24 +226,23 @@ class _Parts:
     def _targets(self, every: list[_Part]) -> Iterator[_Part]:
         """Attach what these parts refer to; yield what of that is new."""
         for part in every:
-            for keyword in _REFERENCES:
-                if not isinstance(wanted := part.schema.get(keyword), str):
-                    continue
-                place = f"{part.path}.{keyword}".lstrip(".")
-                try:
-                    base, target = self._target(part.base, wanted)
-                except (LookupError, TypeError, ValueError):
-                    why = f"{place}: refers to {wanted!r}, which is not part of it"
-                    raise SchemaFlawError(why) from None
-                if isinstance(target, dict):
-                    found = self._found.get(id(target))
-                    if found is None:
-                        found = _Part(f"{place} ({wanted})", target, base)
-                        self._found[id(target)] = found
-                        yield found
-                    part.uses.append(("itself", "", found))
-                elif not isinstance(target, bool):
-                    raise SchemaFlawError(f"{place}: refers to {wanted!r}, which is no schema")
+            if not isinstance(wanted := part.schema.get("$ref"), str):
+                continue
+            place = f"{part.path}.$ref".lstrip(".")
+            try:
+                base, target = self._target(part.base, wanted)
+            except (LookupError, TypeError, ValueError):
+                why = f"{place}: refers to {wanted!r}, which is not part of it"
+                raise SchemaFlawError(why) from None
+            if isinstance(target, dict):
+                found = self._found.get(id(target))
+                if found is None:
+                    found = _Part(f"{place} ({wanted})", target, base)
+                    self._found[id(target)] = found
+                    yield found
+                part.uses.append(("itself", "", found))
+            elif not isinstance(target, bool):
+                raise SchemaFlawError(f"{place}: refers to {wanted!r}, which is no schema")
 
     def _target(self, base: str, wanted: str) -> tuple[str, object]:
         """Return what a reference leads to, with the address of the schema that has it.
@@ -266,7 +253,6 @@ class _Parts:
             base + wanted if wanted[:1] == "#" else urljoin(base, wanted)
         ).partition("#")
         if whole.startswith(_OF_STANDARD):
-            self._refers_to_standard = True
             return whole, True
         if fragment and not fragment.startswith("/"):
             return whole, self._named[f"{whole}#{unquote(fragment)}"]
