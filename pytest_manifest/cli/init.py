@@ -272,7 +272,10 @@ def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, obj
     ours_alone = bool(settings) and all(name.startswith("manifest_") for name in settings)
     if config is not None and not ours_alone:
         return True
-    if (folder / BATCH_INI).is_file() or _is_tested_above(folder):
+    if (folder / BATCH_INI).is_file() or any(
+        (one / "conftest.py").is_file() or pytest_settings(one)[0] is not None
+        for one in folder.parents
+    ):
         return True
     ours = folder / "conftest.py"
     return any(
@@ -301,14 +304,6 @@ def _make_batch_ini(made: _Scaffold) -> None:
 
 def _pytest_version() -> tuple[int, ...]:
     return tuple(int(part) for part in version("pytest").split(".")[:2])
-
-
-def _is_tested_above(folder: Path) -> bool:
-    """Return whether pytest's settings, or a conftest.py, are in a folder above."""
-    return any(
-        (one / "conftest.py").is_file() or pytest_settings(one)[0] is not None
-        for one in folder.parents
-    )
 
 
 def _is_ours(path: Path) -> bool:

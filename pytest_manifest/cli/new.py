@@ -17,9 +17,9 @@ from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import answer, check_target
 from pytest_manifest.cli.stored_run import pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures
-from pytest_manifest.errors import Fault, ManifestError, PlanError
+from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import dump_entry
-from pytest_manifest.manifest.jsonl import Faults
+from pytest_manifest.manifest.jsonl import Faults, file_error
 from pytest_manifest.manifest.writer import write_receipt_lines, writing
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
@@ -45,30 +45,26 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 line = reader.line_num
                 if len(cells) != len(columns):
                     said = "the row has not as many values as there are columns"
-                    raise _fault(path, line, said)
+                    raise file_error(path, said, line)
                 yield line, cells
     except OSError as error:
-        raise _fault(path, 0, f"it cannot be read ({error.strerror}); check the path") from error
+        raise file_error(path, f"it cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise _fault(path, 0, "it is not UTF-8; save it as UTF-8") from error
+        raise file_error(path, "it is not UTF-8; save it as UTF-8") from error
     except csv_module.Error as error:
-        raise _fault(path, 0, f"it is no CSV file ({error}); correct it") from error
+        raise file_error(path, f"it is no CSV file ({error}); correct it") from error
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     if not columns:
-        raise _fault(path, 1, "there is no row with the columns' names; write one")
+        raise file_error(path, "there is no row with the columns' names; write one", 1)
     # Spreadsheets of many languages save that as CSV.
     if len(columns) == 1 and (found := next((one for one in ";\t|" if one in columns[0]), "")):
         said = f"the columns seem to be separated by {found!r}; save it with commas instead"
-        raise _fault(path, 1, said)
+        raise file_error(path, said, 1)
     twice = {name for name in columns if columns.count(name) > 1}
     if twice:
-        raise _fault(path, 1, f"column {min(twice)!r} is there twice; rename one")
-
-
-def _fault(path: Path, line: int, message: str) -> ManifestError:
-    return ManifestError([Fault(path, line, message)])
+        raise file_error(path, f"column {min(twice)!r} is there twice; rename one", 1)
 
 
 def new(

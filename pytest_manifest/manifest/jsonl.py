@@ -77,7 +77,7 @@ def read_lines(file: IO[bytes], faults: Faults, *, has_limit: bool = True) -> It
     while raw := file.readline(most + 1 if has_limit else -1):
         number += 1
         if has_limit and len(raw) > most:
-            raise ManifestError([Fault(faults.path, number, beyond("line"))])
+            raise file_error(faults.path, beyond("line"), number)
         line = Line(number, offset, raw)
         offset += len(raw)
         if number == 1 and raw.startswith(_BOM):
@@ -249,9 +249,9 @@ class Faults:
             raise self.error()
 
 
-def file_error(path: Path, message: str) -> ManifestError:
-    """Return an error about a file as a whole."""
-    return ManifestError([Fault(path, 0, message)])
+def file_error(path: Path, message: str, line: int = 0) -> ManifestError:
+    """Return an error about a line of a file (from 1), or about all of it."""
+    return ManifestError([Fault(path, line, message)])
 
 
 # Keys are unique, so the first id is the only one; an escape needs the JSON parser.

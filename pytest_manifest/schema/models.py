@@ -72,17 +72,13 @@ def _form(value: object) -> str | None:
     return "(short)" if isinstance(value, (str, int)) and not isinstance(value, bool) else None
 
 
+def _either(must: str) -> Discriminator:
+    return Discriminator(_form, custom_error_type="no_form", custom_error_message=must)
+
+
 _Short, _Long = Tag("(short)"), Tag("(long)")
-_OF_COUNT = Discriminator(
-    _form,
-    custom_error_type="no_count",
-    custom_error_message='must be a number, or an object with "min" and "max"',
-)
-_OF_DESCENDANTS = Discriminator(
-    _form,
-    custom_error_type="no_descendants",
-    custom_error_message='must be one of "succeeded", "finished" or "ignored", or an object',
-)
+_OF_COUNT = _either('must be a number, or an object with "min" and "max"')
+_OF_DESCENDANTS = _either('must be one of "succeeded", "finished" or "ignored", or an object')
 
 
 class ExpectedDescendants(fields.Document):
