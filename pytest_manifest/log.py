@@ -207,7 +207,7 @@ def _one_line(text: str) -> str:
 
     Secrets of several lines are only to be found while they are that.
     """
-    return text if text.isprintable() else terminal_line(redact(text))
+    return terminal_line(redact(text))
 
 
 def _add(

@@ -176,15 +176,9 @@ def _has_members(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    seen = [state for state, its_group in _states() if its_group == group]
+    every = (_status(path.name) for path in Path("/proc").glob("[0-9]*"))
+    seen = [status[0] for status in every if status and int(status[2]) == group]
     return not seen or any(state not in "ZX" for state in seen)
-
-
-def _states() -> Iterator[tuple[str, int]]:
-    """Yield state and process group of every process that is shown."""
-    for path in Path("/proc").glob("[0-9]*"):
-        if status := _status(path.name):
-            yield status[0], int(status[2])
 
 
 def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
