@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from statistics import median
 from typing import Final
 
@@ -35,16 +36,12 @@ def compare_trees(
 
     One that has none is in neither.
     """
-    sides = ((one, 0) for one in before), ((one, 1) for one in after)
-    for name, both in groupby(heapq.merge(*sides, key=_name_of), key=_name_of):
-        found = {side: counts for (_, counts), side in both}
+    sides = ((*one, 0) for one in before), ((*one, 1) for one in after)
+    for name, both in groupby(heapq.merge(*sides, key=itemgetter(0)), key=itemgetter(0)):
+        found = {side: counts for _, counts, side in both}
         was, now = found.get(0, {}), found.get(1, {})
         if was != now:
             yield summary.SummaryTreeChange(id=name, before=_named(was), after=_named(now))
-
-
-def _name_of(one: tuple[tuple[str, Statuses], int]) -> str:
-    return one[0][0]
 
 
 def _named(counts: Statuses) -> dict[str, int]:

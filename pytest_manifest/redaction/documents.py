@@ -25,6 +25,7 @@ _NAME_KEYS: Final = ("name", "key", "header")
 _SCHEMA_VALUES: Final = ("const", "enum", "default", "examples", "pattern")
 """Keywords of a JSON Schema whose values are, or show, values of the property."""
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[\"((?:[^\"\\]|\\.)*)\"?|\['((?:[^'\\]|\\.)*)'?")
+"""The steps of a path like ``result.user["pass word"]``."""
 _SHORTEST_LITERAL: Final = 4
 _SHOWN_ITEMS: Final = 13
 """One more than ``text.short`` shows of a list or an object."""
@@ -90,11 +91,6 @@ def marked(value: JsonValue) -> JsonValue:
     return digest(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
 
 
-def secret_step(path: str) -> bool:
-    """Return whether a step of a path like ``result.user["pass word"]`` is a secret's name."""
-    return any(is_secret_name(step) for found in _STEP.findall(path) for step in found if step)
-
-
 def differ(
     path: str, expected: JsonValue, actual: JsonValue, secrets: Sequence[str] = ()
 ) -> tuple[JsonValue, JsonValue, str]:
@@ -105,7 +101,7 @@ def differ(
     """
     if not is_on():
         return expected, actual, ""
-    if secret_step(path):
+    if any(is_secret_name(step) for found in _STEP.findall(path) for step in found if step):
         return marked(expected), marked(actual), DIFFERS
     expected, actual = _bounded(expected), _bounded(actual)
     wanted, found = _redacted(expected, secrets), _redacted(actual, secrets)

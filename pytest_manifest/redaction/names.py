@@ -100,7 +100,8 @@ def compile_names(added: Iterable[str] = (), removed: Iterable[str] = ()) -> Nam
             rf"|(?P<tag><[\w:.-]{{0,40}}?{name}(?:\s[^<>]{{0,200}})?>)[^<>]+",
             flags,
         ),
-        signs=(*_SIGNS, *filter(None, map(_sign, extra))),
+        # Of a name the longest part that is in each text that has the name.
+        signs=(*_SIGNS, *(max(re.split("[_-]", name.lower()), key=len) for name in extra)),
     )
 
 
@@ -120,11 +121,6 @@ def _exact(name: str) -> str:
 
 def _plain(name: str) -> str:
     return re.sub("[_-]", "", name).lower()
-
-
-def _sign(name: str) -> str:
-    """Return the longest part of a name that is in each text that has the name."""
-    return max(re.split("[_-]", name.lower()), key=len)
 
 
 def parse_names(words: Sequence[str]) -> Names:

@@ -368,7 +368,7 @@ _TAKEN: Final = frozenset(
 
 
 def _header_name(name: str) -> str:
-    if not re.fullmatch(KEY_NAME, name) or is_taken_header(name):
+    if not re.fullmatch(KEY_NAME, name) or name in _TAKEN or name.startswith("manifest_"):
         raise PydanticCustomError(
             "header_name",
             "must have names of 1 to 60 ASCII letters, digits, '_', '-' and '.', and none of those "
@@ -395,11 +395,6 @@ def _few(headers: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
             "headers_many", "must have at most {most} names", {"most": MOST_HEADERS}
         )
     return headers
-
-
-def is_taken_header(name: str) -> bool:
-    """Tell whether a header of this name means something to Celery, or to us."""
-    return name in _TAKEN or name.startswith("manifest_")
 
 
 _HEADER_NAME_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 60}
