@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
@@ -82,7 +82,7 @@ class ResultSource:
 
 
 def open_source(
-    app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta] | None = None
+    app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta]
 ) -> ResultSource | DjangoSource:
     """Make the source for the address's result backend, with the app's own settings for it.
 
@@ -90,7 +90,7 @@ def open_source(
     asked for.
     """
     if is_rpc(address.backend_url):
-        return ReplySource(app, address, flaws, {} if fetched is None else fetched)
+        return ReplySource(app, address, flaws, fetched)
     if is_in_process(address.backend_url):
         from pytest_manifest.worker.backend_memory import MemoryBackend
 
@@ -356,6 +356,7 @@ class BackendResult:
     no_json: str | None = None
 
 
+@dataclass(eq=False)
 class ResultReader:
     """Read results of the stack at ``address``. For the one thread that made its first read.
 
@@ -364,12 +365,11 @@ class ResultReader:
     until ``discard`` drops it.
     """
 
-    def __init__(self, address: StackAddress, flaws: ReadErrors | None = None) -> None:
-        self._address = address
-        self._flaws = ReadErrors() if flaws is None else flaws
-        self._source: ResultSource | DjangoSource | None = None
-        self._fetched: dict[str, Meta] = {}
-        """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
+    _address: StackAddress
+    _flaws: ReadErrors = field(default_factory=ReadErrors)
+    _source: ResultSource | DjangoSource | None = None
+    _fetched: dict[str, Meta] = field(default_factory=dict)
+    """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
 
     def read(self, task_ids: Sequence[str]) -> dict[str, BackendResult]:
         """Give the final states there are for these ids; what is not final yet is left out.
@@ -398,9 +398,7 @@ class ResultReader:
 
     def renewed(self) -> ResultReader:
         """Make another reader with a connection of its own and what this one has fetched."""
-        other = ResultReader(self._address, self._flaws)
-        other._fetched = self._fetched
-        return other
+        return replace(self, _source=None)
 
     def discard(self, task_ids: Iterable[str]) -> None:
         """Drop fetched results that have reached the caller."""

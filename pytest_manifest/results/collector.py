@@ -170,28 +170,24 @@ class ReceiptCollector:
         known = {task_id for task_id, _, _ in batch.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
-                receipt = self._backend_receipt(task_id, awaited[task_id], result)
-                if receipt is not None:
-                    self._add_backend_receipt(batch, task_id, receipt)
+                self._add_result(batch, task_id, awaited[task_id], result)
         return batch
 
-    def _backend_receipt(
-        self, task_id: str, attempt: AwaitedAttempt, result: BackendResult
-    ) -> Receipt | None:
+    def _add_result(
+        self, batch: ReceiptBatch, task_id: str, attempt: AwaitedAttempt, result: BackendResult
+    ) -> None:
+        """Add the receipt of a stored result: the worker's, or one that is made of what it says."""
+        receipt, fault = None, ""
         if result.receipt is not None:
             try:
-                return worker_receipt(result.receipt)
+                receipt = worker_receipt(result.receipt)
             except ValueError as error:  # pydantic's is one
                 self.flaws.add(f"the receipt inside the result of {task_id}", error)
         try:
-            return backend_receipt(task_id, attempt, result)
+            receipt = receipt or backend_receipt(task_id, attempt, result)
         except ValueError as error:
             self.flaws.add_result(task_id, error)
-            return None
-
-    def _add_backend_receipt(self, batch: ReceiptBatch, task_id: str, receipt: Receipt) -> None:
-        """Add the receipt of a stored result, where it counts."""
-        fault = ""
+            return
         if self.signatures is not None:
             from_store = receipt.source != "worker"
             fault = IN_STORE_ALONE if from_store else self.signatures.fault_as_reported(receipt)

@@ -32,15 +32,8 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from pytest_manifest.ledger import Descendant, utc_now
-from pytest_manifest.schema import Receipt, fields
+from pytest_manifest.schema import Receipt, fields, stream_records
 from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
-from pytest_manifest.schema.stream_records import (
-    KIND_FINISHED,
-    KIND_HANDED_ON,
-    KIND_RECEIVER_FAILED,
-    KIND_SPAWNED,
-    KIND_STARTED,
-)
 from pytest_manifest.schema.wire import parse_timestamp
 from pytest_manifest.text import whole_text
 from pytest_manifest.verdict.signatures import ReportSignatures
@@ -61,11 +54,8 @@ def _objects(value: object) -> object:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
-def _placed(record: object) -> object:
-    """Return a record with its root and parent as its origin, too; None for what is none."""
-    if not isinstance(record, Mapping):
-        return None
-    return {**record, "origin": record} if "root" in record else record
+def _object(value: object) -> object:
+    return value if isinstance(value, Mapping) else None
 
 
 _Number = Annotated[fields.Whole, Field(strict=True)]
@@ -83,14 +73,6 @@ MaybeTime = Annotated[
 MaybeAmount = Annotated[Annotated[fields.Amount, Field(strict=True)] | None, _else()]
 Texts = Annotated[tuple[_Each, ...], _else(())]
 TextsByName = Annotated[dict[fields.Text, _Each], _else(MappingProxyType({}))]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin of a descendant: the task ids of its entry's job and of what started it."""
-
-    root: fields.Text
-    parent: fields.Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +133,11 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class StartedRecord:
-    """The start of an execution; times are UTC, ``execution`` is unique among all executions."""
+    """The start of an execution; times are UTC, ``execution`` is unique among all executions.
+
+    ``root`` and ``parent``, of a descendant: the task ids of its entry's job and of what started
+    it.
+    """
 
     run: fields.Text
     entry: fields.Text
@@ -169,7 +155,8 @@ class StartedRecord:
     boot: MaybeText = None
     pid_namespace: MaybeText = None
     hop: Number = 0
-    origin: Annotated[Origin | None, _else()] = None
+    root: MaybeText = None
+    parent: MaybeText = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +191,9 @@ class FinishedRecord:
 
     execution: fields.Text
     receipt: Annotated[dict[str, JsonValue], InstanceOf()]
-    start: Annotated[StartedRecord | None, BeforeValidator(_placed)] = None
-    origin: Annotated[Origin | None, _else()] = None
+    start: Annotated[StartedRecord | None, BeforeValidator(_object)] = None
+    root: MaybeText = None
+    parent: MaybeText = None
     spawned: Annotated[tuple[SpawnedRecord, ...], BeforeValidator(_objects)] = ()
     unsent: Texts = ()
     announced: Annotated[tuple[Announcement, ...], BeforeValidator(_objects)] = ()
@@ -238,7 +226,7 @@ def parse_record(record: Mapping[str, object]) -> Record | None:
     if adapter is None:
         return None
     try:
-        return adapter.validate_python(_placed(record))
+        return adapter.validate_python(record)
     except ValidationError as error:
         name = next(one for one in reversed(error.errors()[0]["loc"]) if isinstance(one, str))
         what = "a text" if name != "receipt" else "an object"
@@ -248,11 +236,11 @@ def parse_record(record: Mapping[str, object]) -> Record | None:
 @cache
 def _adapters() -> Mapping[str, TypeAdapter[Record]]:
     kinds: Mapping[str, type[Record]] = {
-        KIND_STARTED: StartedRecord,
-        KIND_FINISHED: FinishedRecord,
-        KIND_HANDED_ON: HandedOnRecord,
-        KIND_SPAWNED: SpawnedRecord,
-        KIND_RECEIVER_FAILED: ReceiverFailedRecord,
+        stream_records.KIND_STARTED: StartedRecord,
+        stream_records.KIND_FINISHED: FinishedRecord,
+        stream_records.KIND_HANDED_ON: HandedOnRecord,
+        stream_records.KIND_SPAWNED: SpawnedRecord,
+        stream_records.KIND_RECEIVER_FAILED: ReceiverFailedRecord,
     }
     return {name: TypeAdapter(kind) for name, kind in kinds.items()}
 
@@ -315,7 +303,7 @@ def add_record(
             _add_spawned(spawned, batch)
         if record.start is not None:
             _add_start(record.start, batch)
-        root = receipt.task_id if record.origin is None else record.origin.root
+        root = (record.parent and record.root) or receipt.task_id
         batch.announced += [
             _fact(Announced, root, one, announcer=receipt.task_id, number=one.count)
             for one in record.announced
@@ -331,11 +319,10 @@ def add_record(
 
 
 def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
-    if record.origin is not None:  # known already, unless the record of its starting is gone
-        where = record.origin.root, record.origin.parent
-        batch.descendants.append(
-            Descendant(record.task_id, *where, record.task, "call", record.queue)
-        )
+    root, parent = record.root, record.parent
+    if root is not None and parent is not None:  # known, unless the record of its starting is gone
+        found = Descendant(record.task_id, root, parent, record.task, "call", record.queue)
+        batch.descendants.append(found)
     start = _fact(Started, record.task_id, record, namespace=record.pid_namespace)
     batch.starts.append(start)
 

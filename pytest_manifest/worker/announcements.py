@@ -24,15 +24,9 @@ from pytest_manifest.compat import celery
 from pytest_manifest.log import log_failure
 from pytest_manifest.process_state import holding
 from pytest_manifest.schema import stream_records, wire
+from pytest_manifest.worker import job
 from pytest_manifest.worker.children import Children, Document, Expected, Message
-from pytest_manifest.worker.handoff import due_time
-from pytest_manifest.worker.job import (
-    OF_ENTRY,
-    Delivery,
-    fields_of,
-    outlived_execution,
-    own_execution,
-)
+from pytest_manifest.worker.handoff import due_time, headers_below
 from pytest_manifest.worker.receipt import encode_signed
 
 SILENT: Final = ("pytest_manifest.", "celery.fixups.")
@@ -168,13 +162,13 @@ def sending_for(children: Children | None) -> AbstractContextManager[None]:
 
 def current_children() -> Children | None:
     """Return the children of the task that the caller belongs to, where they are to be told of."""
-    execution = own_execution()
+    execution = job.own_execution()
     return _outside.get() if execution is None else execution.children
 
 
 def warn_of_outlived(task_id: object) -> None:
     """Say, once an execution, that what it left running starts a task, which is in no tree."""
-    execution = outlived_execution()
+    execution = job.outlived_execution()
     if execution is not None and execution.children is not None:
         execution.children = None
         logger.warning(
@@ -185,13 +179,13 @@ def warn_of_outlived(task_id: object) -> None:
         )
 
 
-def wants_children(delivery: Delivery) -> bool:
+def wants_children(delivery: job.Delivery) -> bool:
     """Return whether the run asks for all that this job starts, and has a stream to tell it."""
     return delivery.root is not None and delivery.stream is not None
 
 
 def children_of(
-    delivery: Delivery,
+    delivery: job.Delivery,
     announce: Callable[[str | None, int, bytes], None],
     links: Iterable[Any] = (),
     following: Any = None,
@@ -202,18 +196,10 @@ def children_of(
         announce(delivery.stream, delivery.ttl, encode_signed(record))
 
     origin: Document = {
-        **fields_of(delivery, *OF_ENTRY, "root", "execution"),
+        **job.fields_of(delivery, *job.OF_ENTRY, "root", "execution"),
         "parent": delivery.task_id,
     }
-    headers = {
-        wire.HEADER_RUN: delivery.run,
-        wire.HEADER_ENTRY: delivery.entry,
-        wire.HEADER_ATTEMPT: delivery.attempt,
-        wire.HEADER_STREAM: delivery.stream,
-        wire.HEADER_TTL: delivery.ttl,
-        wire.HEADER_ROOT: delivery.root,
-        wire.HEADER_PARENT: delivery.task_id,
-    }
+    headers = headers_below(delivery, delivery.task_id)
     return Children(origin, headers, send, links, following)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import count
 from threading import Condition
 from typing import Final
 
@@ -31,14 +32,13 @@ class MemoryStore:
         self._changed = Condition()
         self._values: dict[bytes, bytes] = {}
         self._streams: dict[str, list[Row]] = {}
-        self._added: dict[str, int] = {}
+        self._numbers = count(1)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._changed:
             self._values.clear()
             self._streams.clear()
-            self._added.clear()
             self._changed.notify_all()
 
     # Values
@@ -66,8 +66,7 @@ class MemoryStore:
         """Append a record and return its id. Limits on a stream's length are ignored."""
         with self._changed:
             rows = self._streams.setdefault(name, [])
-            self._added[name] = self._added.get(name, 0) + 1
-            identity = b"%d-0" % self._added[name]
+            identity = b"%d-0" % next(self._numbers)
             rows.append((identity, {k.encode(): _bytes(v) for k, v in fields.items()}))
             self._changed.notify_all()
             return identity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -54,6 +55,7 @@ class Message(NamedTuple):
     due: str | None = None
 
 
+@dataclass(eq=False)
 class Children:
     """The tasks that one execution starts; ``send`` puts a record into its run's stream.
 
@@ -62,32 +64,24 @@ class Children:
     it: signatures.
     """
 
-    def __init__(
-        self,
-        origin: Document,
-        headers: Mapping[str, object],
-        send: Callable[[Document], None],
-        links: Iterable[Any] = (),
-        following: Any = None,
-    ) -> None:
-        self.count = 0
-        self.replaces = False
-        """Whether all that is sent from now on replaces the task."""
-        self.expected: list[Expected] = []
-        self.announced: list[Document] = []
-        self.untold: list[Document] = []
-        """Records that could not be sent."""
-        self.elsewhere: dict[str, str] = {}
-        """Brokers of those that were sent to another one than the worker's, by task id."""
-        self.goes_on: bool | None = None
-        """Whether handlers that are called once the end is stored may start more; None: nobody has
-        looked yet."""
-        self._origin = origin
-        self._headers = headers
-        self._send = send
-        self._links = links
-        self._following = following
-        self._unconfirmed: dict[str, None] = {}
+    _origin: Document
+    _headers: Mapping[str, object]
+    _send: Callable[[Document], None]
+    _links: Iterable[Any] = ()
+    _following: Any = None
+    count: int = 0
+    replaces: bool = False
+    """Whether all that is sent from now on replaces the task."""
+    expected: list[Expected] = field(default_factory=list)
+    announced: list[Document] = field(default_factory=list)
+    untold: list[Document] = field(default_factory=list)
+    """Records that could not be sent."""
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """Brokers of those that were sent to another one than the worker's, by task id."""
+    goes_on: bool | None = None
+    """Whether handlers that are called once the end is stored may start more; None: nobody has
+    looked yet."""
+    _unconfirmed: dict[str, None] = field(default_factory=dict)
 
     def adopt(self, message: Message, headers: MutableMapping[str, object]) -> None:
         """Give a message the headers of this job's, and tell of its task."""

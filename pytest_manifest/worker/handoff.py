@@ -110,18 +110,22 @@ def record_handoff(execution: Execution, how: str, next_at: str | None = None) -
 
 def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:
     """Return the headers with which a message carries a job that was handed on ``hop`` times."""
-    headers: dict[str, object] = {
+    own = {wire.HEADER_SENT_AT: delivery.sent_at, wire.HEADER_HOP: hop}
+    headers = headers_below(delivery, delivery.parent) | own
+    return {name: value for name, value in headers.items() if value is not None}
+
+
+def headers_below(delivery: Delivery, parent: str | None) -> dict[str, object]:
+    """Return the headers that a job's message has in common with those of all that it starts."""
+    return {
         wire.HEADER_RUN: delivery.run,
         wire.HEADER_ENTRY: delivery.entry,
         wire.HEADER_ATTEMPT: delivery.attempt,
-        wire.HEADER_SENT_AT: delivery.sent_at,
         wire.HEADER_STREAM: delivery.stream,
         wire.HEADER_TTL: delivery.ttl,
-        wire.HEADER_HOP: hop,
         wire.HEADER_ROOT: delivery.root,
-        wire.HEADER_PARENT: delivery.parent,
+        wire.HEADER_PARENT: parent,
     }
-    return {name: value for name, value in headers.items() if value is not None}
 
 
 def follow_replacements() -> Callable[[], None]:

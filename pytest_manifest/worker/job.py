@@ -146,22 +146,6 @@ def delivery_of_fields(fields: Mapping[str, object]) -> Delivery | None:
     return _delivery(fields) if is_ours else None
 
 
-def delivery_of_message(message: object, worker: str | None) -> Delivery | None:
-    """Read a message that never became a task; None where it has none of our headers."""
-    headers = getattr(message, "headers", None)
-    if not isinstance(headers, Mapping) or wire.HEADER_RUN not in headers:
-        return None
-    info = getattr(message, "delivery_info", None)
-    return _delivery(
-        {
-            **headers,
-            wire.HEADER_EXECUTION: new_execution(),
-            "hostname": worker,
-            "delivery_info": info,
-        }
-    )
-
-
 def _delivery(fields: Mapping[str, object]) -> Delivery:
     # A worker without this package sends replacements without our header; Celery counts them too.
     hop = max(_integer(fields.get(wire.HEADER_HOP)), _integer(fields.get("replaced_task_nesting")))
@@ -262,7 +246,8 @@ class Execution:
         self._last: tuple[str, str] | None = None
         self._token: Token[Execution | None] | None = None
         self._log_context: AbstractContextManager[None] | None = None
-        self._clock = _cpu_clock()
+        # In a pool of threads the process's clock would count the other tasks too.
+        self._clock = time.process_time if _process.now.runs_one_task else time.thread_time
         self.start_clocks()
 
     def start_clocks(self) -> None:
@@ -325,6 +310,7 @@ class Execution:
 
     def ran(self) -> RunMeasures:
         """Return the measures up to now."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
         return RunMeasures(
             pid=os.getpid(),
             started_at=timestamp(self.started),
@@ -332,7 +318,7 @@ class Execution:
             wait=seconds_since(self.delivery.sent_at, self.started),
             runtime=round(time.monotonic() - self._begun, 6),
             cpu=round(self._clock() - self._cpu, 6),
-            max_rss=_max_rss() if _process.now.is_pool_child else None,
+            max_rss=usage.ru_maxrss * _RSS_UNIT if _process.now.is_pool_child else None,
         )
 
     def output(self) -> TaskOutput:
@@ -424,15 +410,6 @@ def seconds_since(earlier: str | None, later: datetime) -> float | None:
         return max(0.0, round((later - parse_moment(earlier)).total_seconds(), 6))
     except (ValueError, TypeError):  # not a time, or one without a zone
         return None
-
-
-def _cpu_clock() -> Callable[[], float]:
-    # In a pool of threads the process's clock would count the other tasks too.
-    return time.process_time if _process.now.runs_one_task else time.thread_time
-
-
-def _max_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def _json_value(name: str, value: object) -> JsonValue:

@@ -359,22 +359,18 @@ _taken_requests: Final = ProcessState(WeakValueDictionary[str, Any], is_of_worke
 """Requests that this worker has received and not released yet, by execution."""
 
 
+@dataclass(slots=True, eq=False)
 class PendingReceipt:
     """The receipt of the task that ``request`` belongs to, sent or not sent yet."""
 
-    __slots__ = ("_record", "children", "delivery", "outcome", "receipt", "request", "sent")
-
-    def __init__(
-        self, delivery: job.Delivery, outcome: TaskResult, receipt: Document, request: object
-    ) -> None:
-        self.delivery = delivery
-        self.outcome = outcome
-        self.receipt = receipt
-        self.sent = False
-        self.request: object = request
-        self.children: Children | None = None
-        """The tasks that it starts, where the run wants to know of them and can be told."""
-        self._record: bytes | None = None
+    delivery: job.Delivery
+    outcome: TaskResult
+    receipt: Document
+    request: object
+    children: Children | None = None
+    """The tasks that it starts, where the run wants to know of them and can be told."""
+    sent: bool = False
+    _record: bytes | None = None
 
     def record(self) -> bytes:
         """Return the record for the stream; it is built once."""
@@ -439,11 +435,10 @@ def _prepare(
         receipt = receipt_document(delivery, told, execution.ran(), output, *digests)
     else:
         receipt = _receipt_from_outside(delivery, end, request)
-    pending = PendingReceipt(delivery, end, receipt, request)
-    if execution is not None and execution.children is not None:
-        pending.children = execution.children
-        receipt["children"] = execution.children.count
-    return pending
+    children = None if execution is None else execution.children
+    if children is not None:
+        receipt["children"] = children.count
+    return PendingReceipt(delivery, end, receipt, request, children)
 
 
 def execution_of(request: object) -> job.Execution | None:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import current_task, states
 from celery import signals as celery_signals
+from celery.app.task import Context
 from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
 
@@ -43,35 +44,10 @@ from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import told_digest
-from pytest_manifest.worker import announcements, backends, handoff, job
+from pytest_manifest.worker import announcements, backends, handoff, job, receipt
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.children import Document
-from pytest_manifest.worker.job import (
-    Execution,
-    catch_stdlib,
-    context_of_own_execution,
-    current_execution,
-    delivery_of,
-    delivery_of_fields,
-    delivery_of_message,
-    is_of_manifest,
-    new_execution,
-    own_execution,
-    run_one_task_at_a_time,
-    running_within,
-    runs_in_pool_child,
-)
-from pytest_manifest.worker.receipt import (
-    EXECUTION,
-    encode_signed,
-    execution_of,
-    handed_on_record,
-    refused,
-    remember_request,
-    started_record,
-    taken_requests,
-)
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -93,7 +69,7 @@ def note_failure(receiver: object, error: BaseException) -> None:
     first = next(iter(str(error).splitlines()), "")
     text = f"{type(error).__name__}: {first}" if first else type(error).__name__
     failure = {"receiver": _name(receiver), "error": redact(text)[:LONGEST]}
-    if is_of_manifest(request):
+    if job.is_of_manifest(request):
         _report_failure(current_task, request, failure, at_start=False)
     elif getattr(request, "id", None) is None and len(_at_start.now) < MOST:
         _at_start.now.append(failure)
@@ -110,7 +86,7 @@ def _report_failure(
     task: object, request: object, failure: dict[str, str], *, at_start: bool
 ) -> None:
     try:
-        delivery = delivery_of(request)
+        delivery = job.delivery_of(request)
         backend = ensure_receipts(getattr(task, "backend", None))
         if delivery is not None and isinstance(backend, ReceiptBackend):
             record: Document = {
@@ -120,7 +96,7 @@ def _report_failure(
                 "at_start": at_start,
                 **failure,
             }
-            backend.announce(delivery.stream, delivery.ttl, encode_signed(record))
+            backend.announce(delivery.stream, delivery.ttl, receipt.encode_signed(record))
     except Exception as failed:  # a task's outcome must not change for it
         logger.warning("the failure of {} was not recorded: {}", failure["receiver"], failed)
 
@@ -141,10 +117,10 @@ def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, obje
     5.7 has ``retry_on_worker_lost`` for that.
     """
     task_id, retries = fields.get("id"), fields.get("retries")
-    for _, request in taken_requests():
+    for _, request in receipt.taken_requests():
         if request.id != task_id or not isinstance(retries, int):
             continue
-        delivery = delivery_of_fields(request.request_dict)
+        delivery = job.delivery_of_fields(request.request_dict)
         if delivery is None or delivery.retries + 1 != retries:
             continue
         began = request.time_start
@@ -153,7 +129,7 @@ def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, obje
         headers[wire.HEADER_RETRIED] = handoff.retries_with(delivery, started, error)
         headers.update(handoff.job_headers(delivery, delivery.hop))
         due = handoff.due_time(fields.get("eta"))
-        record = handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
+        record = receipt.handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
         try:
             if isinstance(backend := request.task.backend, ReceiptBackend):
                 backend.announce(delivery.stream, delivery.ttl, record)
@@ -189,7 +165,7 @@ def instrument_app(app: Celery) -> None:
 
 def enter_process(*, is_pool_child: bool) -> None:
     """Set up a new process of a prefork pool, or the one process of a solo worker."""
-    run_one_task_at_a_time(is_pool_child=is_pool_child)
+    job.run_one_task_at_a_time(is_pool_child=is_pool_child)
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
     job.catch_loguru()
 
@@ -214,11 +190,7 @@ def connect() -> None:
     if job.sets_up_logging():
         here.receive(celery_signals.setup_logging, _on_setup_logging, f"{__name__}.logging")
     if processes.SUPERVISED in os.environ:
-        ends: tuple[tuple[Any, Callable[..., object], str], ...] = (
-            (celery_signals.celeryd_after_setup, _on_set_up, "settings"),
-        )
-        for signal, end, name in ends:
-            here.receive(signal, end, f"{__name__}.{name}")
+        here.receive(celery_signals.celeryd_after_setup, _on_set_up, f"{__name__}.settings")
 
 
 def _on_ready(sender: Any, **_: object) -> None:
@@ -231,7 +203,7 @@ def _on_ready(sender: Any, **_: object) -> None:
 
 def _captured() -> Callable[[], AbstractContextManager[None]]:
     """Return what makes a thread belong to the task of the thread that gives it its work."""
-    return partial(running_within, own_execution())
+    return partial(job.running_within, job.own_execution())
 
 
 def _on_set_up(conf: Any, **_: object) -> None:
@@ -258,10 +230,10 @@ def on_received(request: Any, **_: object) -> None:
     fields: dict[str, object] = request.request_dict
     if wire.HEADER_RUN not in fields:
         return
-    execution = new_execution()
+    execution = job.new_execution()
     fields[wire.HEADER_EXECUTION] = execution
     fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(timezone.utc))
-    remember_request(execution, request)
+    receipt.remember_request(execution, request)
     _keep_hard_limit(request)
     has_store = isinstance(ensure_receipts(request.task.backend), ReceiptBackend)
     if not has_store and connections.now.is_first("warned of no store"):
@@ -291,42 +263,33 @@ def on_rejected(
     _refuse(sender, message, "rejected", exc)
 
 
-def _refuse(consumer: Any, message: object, state: State, error: BaseException | None) -> None:
-    request = request_of(message, consumer.hostname)
+def _refuse(consumer: Any, message: Any, state: State, error: BaseException | None) -> None:
+    """Report a message of ours that never became a task."""
     backend = ensure_receipts(consumer.app.backend)
-    if request is not None and isinstance(backend, ReceiptBackend):
-        backend.report(request, refused(state, error))
-
-
-def request_of(message: Any, worker: str) -> object | None:
-    """Build a task's request from a message that never got one; None without our headers."""
-    from celery.app.task import Context
-
-    if delivery_of_message(message, worker) is None:
-        return None
-    properties = message.properties or {}
-    request: object = Context(
-        message.headers,
-        hostname=worker,
-        delivery_info=message.delivery_info or {},
-        reply_to=properties.get("reply_to"),
-        correlation_id=properties.get("correlation_id"),
-    )
-    return request
+    if wire.HEADER_RUN in (message.headers or ()) and isinstance(backend, ReceiptBackend):
+        properties = message.properties or {}
+        request = Context(
+            message.headers,
+            hostname=consumer.hostname,
+            delivery_info=message.delivery_info or {},
+            reply_to=properties.get("reply_to"),
+            correlation_id=properties.get("correlation_id"),
+        )
+        backend.report(request, receipt.refused(state, error))
 
 
 def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     """Send the task's started record, and begin to capture its log lines."""
     request = task.request
-    if not is_of_manifest(request):
+    if not job.is_of_manifest(request):
         return
-    delivery = delivery_of(request)
+    delivery = job.delivery_of(request)
     assert delivery is not None
     backend = ensure_receipts(task.backend)
-    catch_stdlib()
+    job.catch_stdlib()
     follow_greenlets()
-    execution = Execution(delivery, args, kwargs, told_digest(task))
-    setattr(request, EXECUTION, execution)
+    execution = job.Execution(delivery, args, kwargs, told_digest(task))
+    setattr(request, receipt.EXECUTION, execution)
     execution.begin()
     if isinstance(backend, ReceiptBackend):
         execution.announce = partial(backend.announce, delivery.stream, delivery.ttl)
@@ -336,7 +299,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
             execution.children = announcements.children_of(
                 delivery, backend.announce, links, following
             )
-        handoff.announce(execution, started_record(execution), handoff.START)
+        handoff.announce(execution, receipt.started_record(execution), handoff.START)
         report_failures_at_start(task, request)
     execution.start_clocks()
 
@@ -344,9 +307,9 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
 def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: object) -> None:
     """End the task's execution, and send a receipt where Celery stores no result."""
     request = task.request
-    if not is_of_manifest(request):
+    if not job.is_of_manifest(request):
         return
-    execution = execution_of(request)
+    execution = receipt.execution_of(request)
     if execution is None:
         return
     backend = task.backend
@@ -364,13 +327,13 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     if not isinstance(backend, ReceiptBackend):
         return
     if state is None and _ends_unseen(escaping := sys.exc_info()[1]):
-        backend.report(request, refused("crashed", escaping))
+        backend.report(request, receipt.refused("crashed", escaping))
     if not isinstance(retval, BaseException):
         return
     if state == states.IGNORED and not execution.replaced:
-        backend.report(request, refused("ignored", retval))
+        backend.report(request, receipt.refused("ignored", retval))
     elif state == states.REJECTED and not left_to_main and not getattr(retval, "requeue", False):
-        backend.report(request, refused("rejected", retval))
+        backend.report(request, receipt.refused("rejected", retval))
 
 
 WORKER_ENDS: Final = (WorkerShutdown, WorkerTerminate)
@@ -384,7 +347,7 @@ def _ends_unseen(error: BaseException | None) -> bool:
     A prefork pool's process ends of it, which its main process reports. In other pools nobody does,
     but of what the pool itself has raised: a time limit, or the end of the worker.
     """
-    if error is None or runs_in_pool_child() or isinstance(error, WORKER_ENDS):
+    if error is None or job.runs_in_pool_child() or isinstance(error, WORKER_ENDS):
         return False
     return type(error).__module__.partition(".")[0] not in GREEN
 
@@ -402,7 +365,7 @@ def on_publish(
     # A task that hands on all headers of its own message starts another one all the same.
     are_copied = headers.pop(wire.HEADER_EXECUTION, None) is not None
     headers.pop(wire.HEADER_RECEIVED_AT, None)
-    execution = current_execution()
+    execution = job.current_execution()
     # Celery's protocol 1 has in the body what protocol 2 has in the headers.
     fields = body if isinstance(body, Mapping) else headers
     if execution is None and record_lost_try(fields, headers):
@@ -455,12 +418,9 @@ class Connections:
 
     def receive(self, signal: Any, receiver: Callable[..., object], name: str) -> None:
         """Connect a receiver to a signal of Celery's."""
-
-        def connect() -> Callable[[], object]:
+        if self.is_first(name):
             signal.connect(receiver, weak=False, dispatch_uid=name)
-            return lambda: signal.disconnect(dispatch_uid=name)
-
-        self.make(name, connect)
+            self._ends.callback(signal.disconnect, dispatch_uid=name)
 
     def close(self) -> None:
         """Take back what was connected here."""
@@ -485,6 +445,6 @@ def _follow_gevent() -> Callable[[], None]:
 
 def _hand_on(greenlet: Any) -> None:
     """Give a greenlet that has not begun the task of its spawner; one with a context keeps it."""
-    context = context_of_own_execution()
+    context = job.context_of_own_execution()
     if context is not None and greenlet.gr_context is None:
         greenlet.gr_context = context

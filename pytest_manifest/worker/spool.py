@@ -59,18 +59,16 @@ def spool_path(task_id: str) -> Path:
     return spool_directory() / f"{task_id}.log"
 
 
+@dataclass(slots=True, eq=False)
 class Spool:
     """The file of one running task. A file that cannot be written is given up with a warning."""
 
-    __slots__ = ("_descriptor", "_execution", "_given_up", "_room", "_size", "_task_id")
-
-    def __init__(self, task_id: str, execution: str) -> None:
-        self._task_id = task_id
-        self._execution = execution
-        self._descriptor: int | None = None
-        self._size = 0
-        self._room = REWRITE_BYTES
-        self._given_up = False
+    _task_id: str
+    _execution: str
+    _descriptor: int | None = None
+    _size: int = 0
+    _room: int = REWRITE_BYTES
+    _given_up: bool = False
 
     def add_line(self, line: str, lines: Lines) -> None:
         """Append a line; rewrite a file that has grown far beyond ``lines`` from them."""

@@ -10,7 +10,7 @@ from celery.exceptions import Reject, WorkerShutdown
 
 from pytest_manifest.results.backend_results import parse_result
 from pytest_manifest.schema import wire
-from pytest_manifest.worker import signals
+from pytest_manifest.worker import job, signals
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.receipt import TaskResult
 
@@ -31,7 +31,7 @@ def _raise(error: BaseException) -> None:
 
 def _reported(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[TaskResult]:
     """Give the ends that are reported of a task that has raised this."""
-    monkeypatch.setattr(signals, "catch_stdlib", lambda: None)  # its handler would stay
+    monkeypatch.setattr(job, "catch_stdlib", lambda: None)  # its handler would stay
     app = Celery("ends", backend="cache+memory://", set_as_current=False)
     task: Any = app.task(shared=False, name="ends")(_nothing)
     ends: list[TaskResult] = []
@@ -72,7 +72,7 @@ def test_what_the_pool_has_raised_is_its_own_to_report(
 
 def test_in_a_pools_process_the_main_process_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sees the process go."""
-    monkeypatch.setattr(signals, "runs_in_pool_child", lambda: True)
+    monkeypatch.setattr(job, "runs_in_pool_child", lambda: True)
     assert _reported(monkeypatch, SystemExit(3)) == []
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -110,15 +111,12 @@ def test_what_is_not_ours_is_none(other: object) -> None:
 
 
 @pytest.mark.parametrize("headers", [None, {}, "odd", {"task": "add"}])
-def test_messages_that_are_not_ours(headers: object) -> None:
+def test_messages_that_are_not_ours(headers: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that the worker turned away is looked at with care."""
-
-    class Message:
-        pass
-
-    message = Message()
-    message.headers = headers  # type: ignore[attr-defined]  # as kombu's message has
-    assert job.delivery_of_message(message, "celery@host") is None
+    backend = ensure_receipts(Celery(set_as_current=False, backend="cache+memory://").backend)
+    monkeypatch.setattr(backend, "report", pytest.fail)
+    consumer = SimpleNamespace(hostname="celery@host", app=SimpleNamespace(backend=backend))
+    signals.on_rejected(consumer, SimpleNamespace(headers=headers))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +367,7 @@ def test_context_ends_with_the_task(execution: job.Execution) -> None:
 
 def test_the_code_that_ran_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A receipt from the process that ran the task has the digest of the task's code."""
-    monkeypatch.setattr(signals, "catch_stdlib", lambda: None)  # its handler would stay
+    monkeypatch.setattr(job, "catch_stdlib", lambda: None)  # its handler would stay
     app = Celery("code", set_as_current=False)
     add: Any = app.task(shared=False, autoretry_for=(ValueError,))(request)
     add.push_request(vars(request()))

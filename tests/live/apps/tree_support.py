@@ -12,7 +12,6 @@ from pytest_manifest.results.records import (
     Child,
     FinishedRecord,
     HandedOnRecord,
-    Origin,
     Record,
     SpawnedRecord,
     StartedRecord,
@@ -112,16 +111,16 @@ class Tree:
     def _check_origins(self) -> None:
         for start in self.starts:
             if start.task_id == self.root:
-                assert start.origin is None
+                assert start.root is start.parent is None
             else:
                 parent = self.spawned[start.task_id].record.parent
-                assert start.origin == Origin(self.root, parent)
+                assert (start.root, start.parent) == (self.root, parent)
         for task_id, end in self.ends.items():
             if task_id == self.root:
-                assert end.origin is None
+                assert end.root is end.parent is None
             else:
                 parent = self.spawned[task_id].record.parent
-                assert end.origin == Origin(self.root, parent)
+                assert (end.root, end.parent) == (self.root, parent)
             if end.receipt["children"] is not None:
                 assert end.receipt["children"] == self._own(end.execution, self.records.index(end))
 
