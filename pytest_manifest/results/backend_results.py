@@ -33,7 +33,7 @@ from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact_error, redact_url
-from pytest_manifest.results.django_results import DjangoSource, is_of_django
+from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.records import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.fields import json_value
@@ -83,7 +83,7 @@ class ResultSource:
 
 def open_source(
     app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta]
-) -> ResultSource | DjangoSource:
+) -> ResultSource:
     """Make the source for the address's result backend, with the app's own settings for it.
 
     ``fetched``: results that can be had once only, by task id; they are kept there until they are
@@ -104,8 +104,7 @@ def open_source(
         return KeyValueSource(backend, flaws)
     if hasattr(backend, "ResultSession"):
         return DatabaseSource(backend, flaws)
-    other = OtherSource(backend, flaws)
-    return DjangoSource(backend, other.read) if is_of_django(backend) else other
+    return (DjangoSource if is_of_django(backend) else OtherSource)(backend, flaws)
 
 
 class KeyValueSource(ResultSource):
@@ -221,6 +220,26 @@ class OtherSource(ResultSource):
             except _DECODE_ERRORS as error:
                 self._flaws.add_result(task_id, error)
         return found
+
+
+class DjangoSource(OtherSource):
+    """Read from the table of django-celery-results: one query says which are final."""
+
+    def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
+        super().__init__(backend, flaws)
+        self._databases = WorkersDatabases()
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored in a final state."""
+        with self._databases:
+            final = self._backend.TaskModel.objects.filter(
+                task_id__in=task_ids, status__in=FINAL_STATES
+            ).values_list("task_id", flat=True)
+            return super().read(list(final))
+
+    def close(self) -> None:
+        """End the connections."""
+        self._databases.close()
 
 
 class ReplySource(ResultSource):
@@ -367,7 +386,7 @@ class ResultReader:
 
     _address: StackAddress
     _flaws: ReadErrors = field(default_factory=ReadErrors)
-    _source: ResultSource | DjangoSource | None = None
+    _source: ResultSource | None = None
     _fetched: dict[str, Meta] = field(default_factory=dict)
     """What came by ``rpc://``, where it can be had once only, and has not been asked for."""
 
@@ -498,11 +517,8 @@ def _message(arguments: object) -> str:
 
 
 def _moment(value: object) -> datetime | None:
-    if isinstance(value, str):
-        try:
-            value = parse_moment(value)
-        except ValueError:
-            return None
+    with suppress(ValueError):
+        value = parse_moment(value) if isinstance(value, str) else value
     if not isinstance(value, datetime):
         return None
     # Databases hold Celery's UTC times without a zone.
@@ -515,6 +531,4 @@ def _text(value: object) -> str | None:
 
 def _whole(value: object) -> int | None:
     """Read a count that a worker can have reached; None for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if 0 <= value <= MOST else None
+    return value if type(value) is int and 0 <= value <= MOST else None

@@ -10,16 +10,14 @@ from __future__ import annotations
 import copy
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.results.records import FINAL_STATES
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
 
-Reading = Callable[[Sequence[str]], dict[str, Mapping[str, object]]]
 PACKAGE: Final = "django_celery_results"
 
 
@@ -119,24 +117,3 @@ def _allowed(engine: Any) -> Any:
 def is_of_django(backend: Backend) -> bool:
     """Tell whether a result backend keeps results by Django's models."""
     return type(backend).__module__.startswith(PACKAGE) and hasattr(backend, "TaskModel")
-
-
-class DjangoSource:
-    """Read from the table of django-celery-results: one query says which are final."""
-
-    def __init__(self, backend: Backend, read_each: Reading) -> None:
-        self._model = backend.TaskModel
-        self._read_each = read_each
-        self._databases = WorkersDatabases()
-
-    def read(self, task_ids: Sequence[str]) -> dict[str, Mapping[str, object]]:
-        """Give what is stored in a final state."""
-        with self._databases:
-            final = self._model.objects.filter(
-                task_id__in=task_ids, status__in=FINAL_STATES
-            ).values_list("task_id", flat=True)
-            return self._read_each(list(final))
-
-    def close(self) -> None:
-        """End the connections."""
-        self._databases.close()

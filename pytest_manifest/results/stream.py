@@ -63,12 +63,18 @@ def open_client(backend_url: str) -> Redis:
         from pytest_manifest.worker.backend_memory import stores
 
         return cast("Redis", stores.now)
-    from redis import ConnectionPool
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     try:
-        named = ConnectionPool.from_url(redis_url(backend_url))
-        kind = {"connection_class": named.connection_class}
-        client = _client_with({**named.connection_kwargs, **kind})
+        client: Redis = Redis.from_url(
+            redis_url(backend_url),
+            **redis_limits({}),
+            health_check_interval=30,
+            # The reader has a wait budget of its own; redis-py's retries would exceed it unseen.
+            retry=Retry(NoBackoff(), 0),
+        )
         # Not opened; but what a URL asks for that no connection has is told now.
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (TypeError, ValueError) as error:
@@ -80,7 +86,7 @@ def open_client(backend_url: str) -> Redis:
 
 
 def _client_with(parameters: Mapping[str, Any]) -> Redis:
-    """Open a client with the parameters of a URL, or of Celery's result store's connections."""
+    """Open a client with the parameters that Celery's result store gives its own connections."""
     from redis import ConnectionPool, Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -88,7 +94,7 @@ def _client_with(parameters: Mapping[str, Any]) -> Redis:
     limits = redis_limits({name for name, value in parameters.items() if value is not None})
     if "path" in parameters:  # a socket's connection has no such limit
         del limits["socket_connect_timeout"]
-    # The reader has a wait budget of its own; redis-py's retries would exceed it unseen.
+    # No retries: see open_client.
     ours = {"health_check_interval": 30, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
     client = Redis(connection_pool=ConnectionPool(**{**parameters, **limits, **ours}))
     client.auto_close_connection_pool = True  # as from_url has it: the pool is this client's alone

@@ -245,7 +245,7 @@ class ReceiptBackend(Backend):
             )
 
     def deliver(self, pending: PendingReceipt) -> None:
-        raise NotImplementedError
+        self.announce(pending.delivery.stream, pending.delivery.ttl, pending.record())
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
         """Send the record of a start where there is a stream; here there is none."""

@@ -17,7 +17,6 @@ from celery.backends.base import KeyValueStoreBackend
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt
-from pytest_manifest.worker.receipt import PendingReceipt
 
 SCHEME: Final = "memory"
 
@@ -148,9 +147,6 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
 
     def as_uri(self, *_: object, **__: object) -> str:
         return f"{SCHEME}://"
-
-    def deliver(self, pending: PendingReceipt) -> None:
-        self.announce(pending.delivery.stream, pending.delivery.ttl, pending.record())
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:  # noqa: ARG002
         if stream:

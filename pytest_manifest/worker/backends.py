@@ -29,10 +29,11 @@ from pytest_manifest.worker.signing import sign_receipt
 def with_receipts(stock: type) -> type:
     """Return a subclass that sends receipts; classes that do, or store nothing, are unchanged."""
     from celery.backends.base import DisabledBackend
+    from celery.backends.redis import RedisBackend
 
     if issubclass(stock, (backend_base.ReceiptBackend, DisabledBackend)):
         return stock
-    mixin = RedisReceipts if _is_redis(stock) else GenericReceipts
+    mixin = RedisReceipts if issubclass(stock, RedisBackend) else GenericReceipts
     return type(f"{stock.__name__}WithReceipts", (mixin, stock), {"original_class": stock})
 
 
@@ -44,14 +45,6 @@ def ensure_receipts(backend: object) -> object:
         if wanted is not stock:
             turn_store_into(backend, wanted)
     return backend
-
-
-def _is_redis(stock: type) -> bool:
-    try:
-        from celery.backends.redis import RedisBackend
-    except ImportError:
-        return False
-    return issubclass(stock, RedisBackend)
 
 
 def overrides() -> dict[str, str]:
@@ -114,8 +107,9 @@ class GenericReceipts(backend_base.ReceiptBackend):
         is_read = getattr(request, "chord", None) or pending.delivery.parent is not None
         if pending.outcome.error is None and not is_read:
             receipt = sign_receipt(receipt, pending.delivery.execution)
-            if self.serializer == "json":  # the only one that restores the digested value
-                receipt = _without_result(receipt)
+            # It is stored beside the receipt; only JSON restores the value that was digested.
+            if self.serializer == "json" and receipt["result"] is not None:
+                del receipt["result"]
             wrapped = {wire.RESULT_RECEIPT: receipt, wire.RESULT_VALUE: result}
             super().store_result(task_id, wrapped, state, traceback, request, **kwargs)
         else:
@@ -169,13 +163,6 @@ def _running_execution(request: object, task_id: str) -> Execution | None:
     if execution is None or execution is not current_execution() or backend_base.celery_marks_end():
         return None
     return execution if execution.delivery.task_id == task_id else None
-
-
-def _without_result(receipt: Document) -> Document:
-    """Drop the receipt's result, which is stored beside it; a receipt without one stays so."""
-    if receipt["result"] is not None:
-        del receipt["result"]
-    return receipt
 
 
 def _trailer(receipt: Document, execution: str) -> tuple[Document, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -181,13 +182,11 @@ MAX_MESSAGE: Final = 500
 
 def due_time(eta: object) -> str | None:
     """Return when a retry is due, from its message's ``eta``; None: at once."""
-    try:
-        due = parse_moment(eta) if isinstance(eta, str) else None
-    except ValueError:  # the worker that gets it will reject it
-        return None
-    if due is None:
-        return None
-    return timestamp(due if due.tzinfo else due.replace(tzinfo=timezone.utc))
+    with suppress(ValueError):  # the worker that gets it will reject it
+        if isinstance(eta, str):
+            due = parse_moment(eta)
+            return timestamp(due if due.tzinfo else due.replace(tzinfo=timezone.utc))
+    return None
 
 
 def retries_so_far(execution: Execution) -> list[Document]:

@@ -486,10 +486,8 @@ def _measures_from_outside(delivery: job.Delivery) -> job.RunMeasures:
     request = _taken_requests.now.get(delivery.execution)
     if request is None or not request.time_start:
         return job.RunMeasures()
-    now, started = (
-        datetime.now(timezone.utc),
-        datetime.fromtimestamp(request.time_start, timezone.utc),
-    )
+    now = datetime.now(timezone.utc)
+    started = datetime.fromtimestamp(request.time_start, timezone.utc)
     return job.RunMeasures(
         pid=request.worker_pid,
         started_at=timestamp(started),

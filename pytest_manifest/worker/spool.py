@@ -112,13 +112,8 @@ class Spool:
 
     def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        if processes.SPOOL not in os.environ:
-            own_folder(path.parent)
-        try:
-            return os.open(path, flags, 0o600)
-        except FileNotFoundError:
-            private_folder(path.parent)
-            return os.open(path, flags, 0o600)
+        (private_folder if processes.SPOOL in os.environ else own_folder)(path.parent)
+        return os.open(path, flags, 0o600)
 
     def _rewrite(self, lines: Lines) -> None:
         """Begin the file anew with what is kept; who is killed within has no lines."""
