@@ -277,10 +277,15 @@ def settings_arguments(given: argparse.Namespace) -> tuple[str, ...]:
     """Return the arguments by which a command line has its settings of pytest, without passwords.
 
     A command that goes on with a run needs them all: ``-o manifest_dir=`` says where the run is.
+    How strict pytest is with a project is no part of that, and most projects' ``addopts`` say it.
     """
     own = ("-c", str(given.inifilename)) if given.inifilename else ()
     pairs = (one.partition("=") for one in given.override_ini or ())
-    shown = (("-o", f"{name}{equals}{_without_password(value)}") for name, equals, value in pairs)
+    shown = (
+        ("-o", f"{name}{equals}{_without_password(value)}")
+        for name, equals, value in pairs
+        if not name.startswith("strict")
+    )
     return (*own, *chain.from_iterable(shown))
 
 

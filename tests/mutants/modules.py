@@ -76,7 +76,7 @@ JUDGES = (
     ),
     Judge("verdict/signatures.py", "S4", _unit("report_signatures")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
-    Judge("verdict/explanation.py", "-", _unit("explanation")),
+    Judge("verdict/explanation.py", "-", _unit("explanation", "descendants")),
 )
 
 BY_NAME: Mapping[str, Judge] = {judge.name: judge for judge in JUDGES}

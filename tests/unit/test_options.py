@@ -554,6 +554,10 @@ def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytes
     assert read(pytester, M, *settings).stack_arguments == (
         " -o 'manifest_dir=its own' -o 'manifest_broker=redis://:***@h/2'"
     )
+    strict = "--strict-markers", "--strict-config"
+    assert read(pytester, M, *strict, *settings[:2]).stack_arguments == (
+        " -o 'manifest_dir=its own'"
+    )
     assert read(pytester, M, "--manifest-stack").stack_arguments == " --manifest-stack"
     assert read(pytester, M, ini=INI).stack_arguments == ""
 
