@@ -27,32 +27,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.manifest import Manifest
-    from pytest_manifest.planning import PlanBuilder
-    from pytest_manifest.plugin.fixtures import planning_fixture
-    from pytest_manifest.plugin.verdict_reader import ManifestRun
-    from pytest_manifest.redaction.texts import manifest_secret
-    from pytest_manifest.reporting.run_page.sections import PageSection
-    from pytest_manifest.schema import Entry, Receipt
-    from pytest_manifest.schema.summary import RunSummary
-    from pytest_manifest.worker import current_job, evidence, instrument
-
-__all__ = [
-    "Entry",
-    "EntryRecord",
-    "Manifest",
-    "ManifestRun",
-    "PageSection",
-    "PlanBuilder",
-    "Receipt",
-    "RunSummary",
-    "current_job",
-    "evidence",
-    "instrument",
-    "manifest_secret",
-    "planning_fixture",
-]
+    from pytest_manifest.analysis.records import EntryRecord as EntryRecord
+    from pytest_manifest.manifest import Manifest as Manifest
+    from pytest_manifest.planning import PlanBuilder as PlanBuilder
+    from pytest_manifest.plugin.fixtures import planning_fixture as planning_fixture
+    from pytest_manifest.plugin.verdict_reader import ManifestRun as ManifestRun
+    from pytest_manifest.redaction.texts import manifest_secret as manifest_secret
+    from pytest_manifest.reporting.run_page.sections import PageSection as PageSection
+    from pytest_manifest.schema import Entry as Entry
+    from pytest_manifest.schema import Receipt as Receipt
+    from pytest_manifest.schema.summary import RunSummary as RunSummary
+    from pytest_manifest.worker import current_job as current_job
+    from pytest_manifest.worker import evidence as evidence
+    from pytest_manifest.worker import instrument as instrument
 
 _HOME: Final = {
     "Entry": "pytest_manifest.schema",
@@ -69,6 +56,8 @@ _HOME: Final = {
     "manifest_secret": "pytest_manifest.redaction.texts",  # nosec B105  # the name of a module
     "planning_fixture": "pytest_manifest.plugin.fixtures",
 }
+
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> object:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -26,8 +25,7 @@ BESIDE_GROUPS = "beside-groups"
 """The parameter of a test of single entries, where entries are put together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """The subject of a test item: an entry of a manifest, a ``group`` of entries, or (both None)
     the manifest itself.
 

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest.partition import Balance
 
 
-@dataclass(frozen=True, slots=True)
-class Collection:
+class Collection(NamedTuple):
     """An xdist worker's collection: the binding of each test in order, and the error found in it.
 
     An xdist worker cannot show the user an error; the controller raises ``problem`` for it.
@@ -98,7 +96,7 @@ class Coordination:
 
     def publish_plan(self, name: str, path: Path | None) -> None:
         """Tell the xdist workers what the controller planned; None: there is nothing to run."""
-        self._write(_record(name), None if path is None else str(path.resolve()))
+        self._write(_record(name), path and path.resolve())
 
     def wait_for_plan(self, name: str) -> Path | None:
         """Wait in an xdist worker, without a time limit, until the controller has planned.
@@ -118,11 +116,7 @@ class Coordination:
 
     def publish_collection(self, worker: str, collection: Collection) -> None:
         """Tell the controller, from an xdist worker, what the worker collected."""
-        rows = [
-            b and (str(b.manifest), b.entry, b.whole_run, b.group, b.builtin)
-            for b in collection.bindings
-        ]
-        self._write(f"collection-{worker}", [rows, collection.problem])
+        self._write(f"collection-{worker}", collection)
 
     def collection(self, worker: str) -> Collection:
         """Return what this xdist worker collected."""
@@ -162,7 +156,7 @@ class Coordination:
         path = self._file(name)
         scratch = path.with_suffix(".new")
         try:
-            scratch.write_text(json.dumps(document), encoding="utf-8")
+            scratch.write_text(json.dumps(document, default=str), encoding="utf-8")
             scratch.replace(path)
         except OSError as error:
             raise DispatchError(

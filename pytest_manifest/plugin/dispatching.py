@@ -210,7 +210,7 @@ class SessionDispatch:
 
         options, waits = self._options, self._options.audit == "wait"
         manifests = [self._manifests.load(path) for path in self._state.selection.subjects]
-        sources = [self._audit_source(manifest) for manifest in manifests]
+        sources = [run_history.audit_source(self._session_runs, one) for one in manifests]
         run_history.refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         stack = no_stack = StackAddress("", "", None, is_private=False)
         if any(source.is_open for source in sources):
@@ -238,21 +238,6 @@ class SessionDispatch:
             for manifest, source in zip(manifests, sources, strict=True)
         ]
         self._start(made, None)
-
-    def _audit_source(self, manifest: Manifest) -> run_history.AuditSource:
-        """Return the ledger to audit for this manifest, and where its verdicts are written.
-
-        With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
-        """
-        if (file := self._options.receipts) is not None:
-            from pytest_manifest.run.exports import ledger_of_receipts
-
-            scratch = self._session_runs.scratch_folder()
-            keys = run_options.receipt_keys(self._options, self._session_runs.own_key)
-            path, warnings = ledger_of_receipts(manifest, file, scratch, keys)
-            self._notices += warnings
-            return run_history.AuditSource(path, is_open=False, scratch=None, evaluated=True)
-        return run_history.audit_source(self._session_runs, manifest)
 
 
 @contextlib.contextmanager

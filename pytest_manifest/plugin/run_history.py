@@ -22,6 +22,7 @@ from pytest_manifest.ledger import Ledger, RunInfo, find_runs
 from pytest_manifest.ledger.files import RunFiles, ledgers_in, run_number_of_lock, runs_by_copy
 from pytest_manifest.ledger.rows import RunStatus
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.run_options import receipt_keys
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema.wire import sha256
 from pytest_manifest.text import listed, short_path
@@ -100,10 +101,18 @@ class AuditSource:
 def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
     """Choose the run to audit: the one that was named, or the newest of this manifest.
 
-    Where the manifest was changed since, a copy of the run's ledger is evaluated by the manifest as
-    it is now. Raises DispatchError for --manifest-audit=wait on an unfinished merged run.
+    With --manifest-receipts it is a ledger made of the receipts, in a scratch folder. Where the
+    manifest was changed since, a copy of the run's ledger is evaluated by the manifest as it is
+    now. Raises DispatchError for --manifest-audit=wait on an unfinished merged run.
     """
     options = session_runs.context.options
+    if options.receipts is not None:
+        from pytest_manifest.run.exports import ledger_of_receipts
+
+        folder, keys = session_runs.scratch_folder(), receipt_keys(options, session_runs.own_key)
+        path, warnings = ledger_of_receipts(manifest, options.receipts, folder, keys)
+        session_runs.notices += warnings
+        return AuditSource(path, is_open=False, scratch=None, evaluated=True)
     run = newest_run(options, manifest)
     with Ledger.open(run.path) as ledger:
         undecided = ledger.attempts.has_undecided()
@@ -113,9 +122,8 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
             f"run {run.info.run} was merged of others; wait for each of these with "
             "--manifest-audit=wait where it was sent, then merge again"
         )
-    scratch = None
-    if not run.is_of(manifest):
-        scratch = session_runs.scratch_folder()
+    scratch = None if run.is_of(manifest) else session_runs.scratch_folder()
+    if scratch is not None:
         session_runs.notices.append(
             f"{short_path(manifest.path, options.root)} is not what run {run.info.run} was made "
             "of: the run is judged by what it says now, its own ledger stays as it is"

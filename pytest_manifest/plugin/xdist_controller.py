@@ -183,6 +183,7 @@ class ControllerHooks:
         self._repeats: dict[str, int] = {}
         self._crashes = 0
         self._scheduler: AsCompletedScheduling | None = None
+        self._handout: Handout | None = None
         self._wake_loop: Callable[[], None] = lambda: None
         state.context.coordination = self._coordination
         shard = state.options.shard
@@ -260,7 +261,8 @@ class ControllerHooks:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
         if self._scheduler is not None:
             # All xdist workers have the same collection.
-            self._scheduler.handout = Handout(self._scheduler.load, self._state, bindings, tests)
+            self._handout = Handout(self._scheduler.load, self._state, bindings, tests)
+            self._scheduler.handout = self._handout
         if (events := events_of(self._config)) is not None:
             self._wake_loop = tick_while_waiting(
                 events, lambda: self._state.report.poll(), self._pump
@@ -276,10 +278,9 @@ class ControllerHooks:
         self._wake_loop()
 
     def _pump(self) -> None:
-        handout = None if self._scheduler is None else self._scheduler.handout
-        if handout is not None and self._session is not None:
+        if self._handout is not None and self._session is not None:
             with ending_session(self._session):
-                handout.pump()
+                self._handout.pump()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
@@ -317,8 +318,7 @@ class ControllerHooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail the session where tests were not run because too many xdist workers crashed."""
-        handout = None if self._scheduler is None else self._scheduler.handout
-        left = 0 if handout is None else handout.unassigned
+        left = 0 if self._handout is None else self._handout.unassigned
         if not left or not self._given_up:
             return
         self._state.report.notices.append(
