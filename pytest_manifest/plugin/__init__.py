@@ -5,7 +5,7 @@ Nothing heavy is imported here: an idle plugin must cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,16 +160,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Return a line on each manifest that the command line names among its paths."""
     state = known_session(config)
-    is_active = state is not None and state.options.active
-    return [] if is_active else list(_typed_manifests(config))
-
-
-def _typed_manifests(config: pytest.Config) -> Iterator[str]:
-    """Yield a line on each manifest that the command line names among its paths."""
+    if state is not None and state.options.active:
+        return []
     names = {arg.partition("::")[0] for arg in config.args if ".jsonl" in arg}
-    looks_only = getattr(config.option, "collectonly", False)
-    for name in sorted(names):
-        if name.endswith(".jsonl") and (config.invocation_params.dir / name).is_file():
-            does = "would be sent" if looks_only else "are sent"
-            yield f"manifest: {name} is a manifest: its jobs {does}, as with --manifest={name}"
+    does = "would be sent" if getattr(config.option, "collectonly", False) else "are sent"
+    return [
+        f"manifest: {name} is a manifest: its jobs {does}, as with --manifest={name}"
+        for name in sorted(names)
+        if name.endswith(".jsonl") and (config.invocation_params.dir / name).is_file()
+    ]

@@ -76,7 +76,7 @@ class Option(Generic[Value]):
     is_typed: ClassVar[bool] = True
     """Whether it is one of the command line."""
 
-    parse: Callable[[Given], Value]
+    parse: Callable[..., Value]
     default: Value
     metavar: str
     about: str
@@ -202,23 +202,18 @@ class Mode(Option[str]):
                 raise refusal(one, f"write {self.flag} alone, or {words}")
 
 
+@dataclass(eq=False)
 class Several(Option[Value]):
-    """Define an option that may be given several times; the file has its values side by side."""
+    """Define an option that may be given several times; the file has its values side by side.
 
-    def __init__(
-        self,
-        parse: Callable[[Sequence[Given]], Value],
-        metavar: str,
-        about: str,
-        *,
-        name: str,
-        ini: bool = False,
-    ) -> None:
-        self.parse_all = parse
-        super().__init__(
-            lambda given: parse([given]), parse([]), metavar, about, name=name, ini=ini
-        )
-        self.keywords = {"action": "append", "metavar": metavar}
+    ``parse`` is given all of them, in their order.
+    """
+
+    default: Value = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.default = self.parse([])
+        self.keywords = {"action": "append", "metavar": self.metavar}
 
     def read(self, config: pytest.Config) -> Value:
         """Return what all texts of the command line amount to, else those of the file."""
@@ -227,7 +222,7 @@ class Several(Option[Value]):
         if not texts:
             start, folder = f"{self.dest} = ", config.rootpath
             texts = shlex.split(self._in_file(config).replace(",", " "))
-        return self.parse_all([Given(one, start + one, folder, config) for one in texts])
+        return self.parse([Given(one, start + one, folder, config) for one in texts])
 
 
 def text(given: Given) -> str:
