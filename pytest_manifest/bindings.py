@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,7 +98,14 @@ def binding_of(item: pytest.Item) -> Binding | None:
 
 def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
     """Return the bindings of the items that have one."""
-    return [binding for item in items if (binding := binding_of(item)) is not None]
+    return [binding for _, binding in tests_of(items)]
+
+
+def tests_of(items: Iterable[pytest.Item]) -> Iterator[tuple[str, Binding]]:
+    """Yield the ids of the items that have a binding, and these."""
+    for item in items:
+        if (binding := binding_of(item)) is not None:
+            yield item.nodeid, binding
 
 
 def tags_of(item: pytest.Item) -> Sequence[str]:

@@ -273,15 +273,21 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
             state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]
 
 
-def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None:
+def begin_dispatch(
+    session: pytest.Session, tests: Callable[[], Iterable[tuple[str, Binding]]]
+) -> None:
     """Evaluate the ``dispatch`` fixture for what was selected, and open the ledgers' verdicts.
+
+    Then call the hook ``pytest_manifest_dispatched``. ``tests``: returns the ids of the tests that
+    verify something, and what each does.
 
     Raises pytest.UsageError where the stack or the manifest forbids it, and session.Failed where an
     overriding fixture of the user's raises.
     """
     state = manifest_session(session.config)
     stop_commands(session.config)  # not done yet where only a test's marker names a manifest
-    state.selection = select(state.manifests, bindings)
+    state.tests = tests
+    state.selection = select(state.manifests, [binding for _, binding in tests()])
     state.session_runs.take_signals()
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     stacks.show_stack(reporter, state.session_runs)
@@ -305,14 +311,15 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     if coordination is not None:  # xdist workers read the ledgers, too
         coordination.publish_runs(known)
     report_unselected(state.selection, state.report.notices)
-    if reporter is None or reporter.verbosity < 0:
-        return
-    for line in state.resume_lines:
-        begin_line(reporter)
-        reporter.write_line(f"resume: {line}")
-    for notice in state.report.notices.take_new():
-        begin_line(reporter)
-        reporter.write_line(f"note: {notice}", yellow=True)
+    if reporter is not None and reporter.verbosity >= 0:
+        for line in state.resume_lines:
+            begin_line(reporter)
+            reporter.write_line(f"resume: {line}")
+        for notice in state.report.notices.take_new():
+            begin_line(reporter)
+            reporter.write_line(f"note: {notice}", yellow=True)
+    for run in runs.runs:
+        session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
 
 
 _NAMED: Final = 3

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 from pluggy import HookRelay
 
-from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of, tests_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin import outcome, run_history
 from pytest_manifest.plugin.collection import EntryItem
@@ -207,14 +207,11 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     """
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         return None  # pytest's own loop reports the errors; nothing is sent
-    bindings = bindings_of(session.items)
-    if not bindings:
+    if not bindings_of(session.items):
         report_unselected(state.selection, state.report.notices)
         return None
     with ending_session(session):
-        begin_dispatch(session, bindings)
-        for run in state.session_runs.runs:
-            session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
+        begin_dispatch(session, lambda: tests_of(session.items))
         if state.options.dispatch_only:
             _wait_until_sent(state.report)
         elif state.context.wants_file_order:

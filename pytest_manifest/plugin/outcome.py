@@ -416,7 +416,7 @@ def report_rest(session: pytest.Session, state: ManifestSession) -> None:
         if category and hasattr(one, "nodeid")  # without a name: parts of tests that passed
     }
     left, until = 0, time.monotonic() + _SECONDS
-    for nodeid, binding in _tests(session):
+    for nodeid, binding in state.tests():
         stored = None if nodeid in reported else state.verdicts.verdict(binding)
         if stored is None:
             continue
@@ -431,17 +431,6 @@ def report_rest(session: pytest.Session, state: ManifestSession) -> None:
         state.report.notices.append(
             f"{many(left, 'test')} of jobs with a verdict did not run; --manifest-audit runs them"
         )
-
-
-def _tests(session: pytest.Session) -> Iterator[tuple[str, Binding]]:
-    """Yield the tests that verify something, and what: of this process, or of xdist's workers."""
-    hooks = session.config.pluginmanager.get_plugin("manifest-controller")
-    if hooks is not None:
-        yield from hooks.tests()
-        return
-    for item in session.items:
-        if (binding := binding_of(item)) is not None:
-            yield item.nodeid, binding
 
 
 def _reports(

@@ -13,7 +13,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,7 @@ from pytest_manifest.plugin.context import PluginContext, role_of
 from pytest_manifest.process_state import begin_session
 
 if TYPE_CHECKING:
+    from pytest_manifest.bindings import Binding
     from pytest_manifest.plugin.coordination import KnownRuns
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
@@ -63,7 +64,8 @@ class ManifestSession:
     """The parts of the plugin in one pytest process; a function is given those that it needs.
 
     ``selection``: the entries that the collected tests verify. ``verdicts``: the reader of their
-    verdicts, None until something was dispatched. ``resume_lines``: what resuming a run does, or
+    verdicts, None until something was dispatched. ``tests``: returns the ids of the tests that
+    verify something that was dispatched, and what. ``resume_lines``: what resuming a run does, or
     would do, with its entries.
     """
 
@@ -84,6 +86,7 @@ class ManifestSession:
         self.config.stash[REPORT_KEY] = self.report
         self.session_runs = SessionRuns(context, self.report, self.manifests)
         self.verdicts: VerdictReader | None = None
+        self.tests: Callable[[], Iterable[tuple[str, Binding]]] = tuple
         self.resume_lines: list[str] = []
 
     def _ledgers(self) -> Mapping[Path, Path]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -238,15 +239,6 @@ class ControllerHooks:
         self._dispatched = True
         self._dispatch(self._session, collection.bindings, lists[0])
 
-    def tests(self) -> Iterator[tuple[str, Binding]]:
-        """Yield the tests that verify something, and what; none before they were dispatched."""
-        if not self._dispatched:
-            return
-        node, names = next(iter(self._collected.items()))
-        for name, binding in zip(names, self._coordination.collection(node).bindings, strict=True):
-            if binding is not None:
-                yield name, binding
-
     def _dispatch(
         self, session: pytest.Session, bindings: Sequence[Binding | None], tests: Sequence[str]
     ) -> None:
@@ -255,10 +247,8 @@ class ControllerHooks:
         from pytest_manifest.plugin.dispatching import begin_dispatch
 
         with ending_session(session):
-            begin_dispatch(session, [binding for binding in bindings if binding is not None])
-        runs = self._state.session_runs.runs
-        for run in runs:
-            self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
+            both = partial(zip, tests, bindings, strict=True)
+            begin_dispatch(session, lambda: ((name, one) for name, one in both() if one))
         if self._scheduler is not None:
             # All xdist workers have the same collection.
             self._handout = Handout(self._scheduler.load, self._state, bindings, tests)
@@ -267,7 +257,7 @@ class ControllerHooks:
             self._wake_loop = tick_while_waiting(
                 events, lambda: self._state.report.poll(), self._pump
             )
-        for run in runs:
+        for run in self._state.session_runs.runs:
             run.on_verdicts(lambda _entries: self._wake())
         self._wake()
 
