@@ -88,17 +88,12 @@ def import_folders(settings: Mapping[str, object]) -> list[str]:
 def _of_toml(path: Path) -> dict[str, object] | None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if path.name in _OWN_FILES:
+            return dict(document.get("pytest", {}))
+        section = document.get("tool", {}).get("pytest")
+        return None if section is None else dict(section.get("ini_options", section))
+    except (OSError, ValueError, AttributeError, TypeError) as error:  # or what is no table
         raise StackError(f"{path} cannot be read: {error}; correct it there") from error
-    if path.name in _OWN_FILES:
-        section = document.get("pytest", {})
-        return section if isinstance(section, dict) else {}
-    tool = document.get("tool")
-    section = tool.get("pytest") if isinstance(tool, dict) else None
-    if not isinstance(section, dict):
-        return None
-    options = section.get("ini_options", section)
-    return options if isinstance(options, dict) else None
 
 
 def _of_ini(path: Path) -> dict[str, object] | None:

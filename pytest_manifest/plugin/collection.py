@@ -37,13 +37,19 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest.reader import Outline
 
 
-class EntryItem(pytest.Function):
-    """Run the built-in test of an entry; its location is the entry's line in the manifest."""
+class BuiltinItem(pytest.Function):
+    """Run the built-in test of an entry, or of a group of entries.
+
+    Its location is the line of the entry, or of the group's first one, in the manifest.
+    """
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        value, file = self.callspec.params[bindings.BUILTIN_ENTRY], self.parent
+        binding, file, line = bindings.binding_of(self), self.parent, 1
         assert isinstance(file, ManifestFile)
-        line = file.manifest.line_of(value) if isinstance(value, Subject) else 1
+        if binding is not None and binding.group is not None:
+            line = manifest_session(self.config).manifests.groups(self.path)[binding.group].line
+        elif binding is not None:
+            line = file.manifest.line_of(binding.entry or "")
         return self.path, line - 1, self.name
 
     @cached_property
@@ -51,15 +57,6 @@ class EntryItem(pytest.Function):
         assert isinstance(self.parent, ManifestFile)
         _, line, name = self.reportinfo()
         return self.parent.relative_path, line, name  # one path object for all tests of the file
-
-
-class GroupItem(pytest.Function):
-    """Run the test of a group of entries; its location is the line of the group's first entry."""
-
-    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        name = str(self.callspec.params[bindings.BUILTIN_GROUP])
-        group = manifest_session(self.config).manifests.groups(self.path)[name]
-        return self.path, group.line - 1, self.getmodpath()
 
 
 class ManifestFile(pytest.Module):
@@ -102,7 +99,7 @@ class ManifestFile(pytest.Module):
         for item in made or ():
             # pytest makes the items, and no hook chooses their class.
             if type(item) is pytest.Function:
-                turn_into(item, EntryItem if single else GroupItem)
+                turn_into(item, BuiltinItem)
             yield item
 
 

@@ -25,7 +25,7 @@ from pluggy import HookRelay
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of, tests_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin import outcome, run_history
-from pytest_manifest.plugin.collection import EntryItem
+from pytest_manifest.plugin.collection import BuiltinItem
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.dispatching import begin_dispatch
 from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
@@ -100,7 +100,7 @@ class ShortProtocol:
 
         It does where something else belongs to the test, or its verdict is missing or not "passed".
         """
-        if not isinstance(item, EntryItem) or not self._may_be_short(item, nextitem):
+        if not isinstance(item, BuiltinItem) or not self._may_be_short(item, nextitem):
             return False
         binding, reader = binding_of(item), manifest_session(item.config).verdicts
         if binding is None or binding.entry is None or reader is None:
