@@ -10,7 +10,6 @@ Only the standard library: the supervisor imports it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 VARIABLES: Final = (
@@ -27,51 +26,54 @@ PROGRAM_VARIABLES: Final = ("BROKER_URL", "RESULT_BACKEND")
 URLS: Final = ("broker_url", "broker_read_url", "broker_write_url", "result_backend")
 """The settings that get the private stack's own URL."""
 
-PARTS: Final[Mapping[str, object]] = MappingProxyType(
-    {
-        # Of a broker's URL, or how to talk to that broker and to no other.
-        "broker_transport": None,
-        "broker_host": None,
-        "broker_port": None,
-        "broker_user": None,
-        "broker_password": None,  # nosec B105  # no password is none
-        "broker_vhost": None,
-        "broker_use_ssl": False,
-        "broker_login_method": None,
-        "broker_failover_strategy": None,
-        # Of a result store.
-        "cache_backend": None,
-        "cache_backend_options": {},
-        "database_url": None,
-        "redis_host": None,
-        "redis_port": None,
-        "redis_db": None,
-        "redis_username": None,
-        "redis_password": None,  # nosec B105  # no password is none
-        "redis_backend_use_ssl": None,
-        "redis_backend_credential_provider": None,
-        "cassandra_servers": None,
-        "cassandra_bundle_path": None,
-        "cassandra_secure_bundle_path": None,
-        "dynamodb_endpoint_url": None,
-        "s3_endpoint_url": None,
-        "s3_bucket": None,
-        "couchbase_backend_settings": None,
-        "arangodb_backend_settings": None,
-        "mongodb_backend_settings": None,
-        "gcs_bucket": None,
-        # A file with the ids of revoked jobs, which workers read, and write when they end.
-        "worker_state_db": None,
-        # A process for each worker, which can be killed: the stack is built on that, and the
-        # app's choice would win over the command line's.
-        "worker_pool": "prefork",
-        # Without it these workers answer no question and revoke no job.
-        "worker_enable_remote_control": True,
-        # An app may run at once what has no broker; here it has one, and so what a job sends is
-        # sent, as in production.
-        "task_always_eager": False,
-    }
+BROKER_PARTS: Final = (
+    "broker_transport",
+    "broker_host",
+    "broker_port",
+    "broker_user",
+    "broker_password",
+    "broker_vhost",
 )
+"""The settings that each say a part of a broker's URL."""
+
+PARTS: Final[Mapping[str, object]] = {
+    **dict.fromkeys(BROKER_PARTS),
+    # How to talk to that broker and to no other.
+    "broker_use_ssl": False,
+    "broker_login_method": None,
+    "broker_failover_strategy": None,
+    # Of a result store.
+    "cache_backend": None,
+    "cache_backend_options": {},
+    "database_url": None,
+    "redis_host": None,
+    "redis_port": None,
+    "redis_db": None,
+    "redis_username": None,
+    "redis_password": None,  # nosec B105  # no password is none
+    "redis_backend_use_ssl": None,
+    "redis_backend_credential_provider": None,
+    "cassandra_servers": None,
+    "cassandra_bundle_path": None,
+    "cassandra_secure_bundle_path": None,
+    "dynamodb_endpoint_url": None,
+    "s3_endpoint_url": None,
+    "s3_bucket": None,
+    "couchbase_backend_settings": None,
+    "arangodb_backend_settings": None,
+    "mongodb_backend_settings": None,
+    "gcs_bucket": None,
+    # A file with the ids of revoked jobs, which workers read, and write when they end.
+    "worker_state_db": None,
+    # A process for each worker, which can be killed: the stack is built on that, and the
+    # app's choice would win over the command line's.
+    "worker_pool": "prefork",
+    # Without it these workers answer no question and revoke no job.
+    "worker_enable_remote_control": True,
+    # An app may run at once what has no broker; here it has one, and so what a job sends is
+    # sent, as in production.
+    "task_always_eager": False,
+}
 """The settings that are as if the app had not set them, and what they are then."""
 
 OPTIONS: Final = ("broker_transport_options", "result_backend_transport_options")

@@ -123,7 +123,7 @@ def table_rows(findings: Sequence[Finding]) -> Iterator[tuple[Level, str]]:
 
 @dataclass(slots=True)
 class TaskDemand:
-    """The entries of one task; times in seconds.
+    """The entries of one task.
 
     ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
     ``judges_descendants``: the id of one that says what must become of the tasks that it starts;
@@ -133,7 +133,6 @@ class TaskDemand:
     count: int = 0
     idempotent: int = 0
     unretried: int = 0
-    longest_timeout: float = 0.0
     judges_descendants: str | None = None
     judges_times: str | None = None
 
@@ -173,16 +172,6 @@ class Demand:
     tasks: dict[str, TaskDemand] = field(default_factory=dict)
     samples: dict[TaskAndQueue, Entry] = field(default_factory=dict)
     held: dict[TaskAndQueue, HeldEntries] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """Count the entries."""
-        return sum(task.count for task in self.tasks.values())
-
-    @property
-    def longest_timeout(self) -> float:
-        """Give the longest timeout of any entry, in seconds."""
-        return max((task.longest_timeout for task in self.tasks.values()), default=0.0)
 
     def without(self, tasks: Iterable[str]) -> Demand:
         """Leave out tasks that will not be sent."""
@@ -237,7 +226,6 @@ def _add(task: TaskDemand, entry: Entry) -> None:
     if (entry.expect.max_runtime, entry.expect.max_wait) != (None, None):
         task.judges_times = task.judges_times or entry.id
     task.unretried += entry.idempotent and not entry.retries
-    task.longest_timeout = max(task.longest_timeout, entry.timeout)
 
 
 def tasks_by_queue(queues: Mapping[TaskAndQueue, str | None]) -> dict[str, set[str]]:

@@ -34,7 +34,8 @@ from celery.app.backends import by_url
 from celery.app.utils import find_app
 from kombu import Connection
 
-from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
+from pytest_manifest.broker import celery_settings
+from pytest_manifest.broker.celery_settings import harmless, is_overridden
 from pytest_manifest.broker.transports import SOCKET_TIMEOUT, transport_of
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
@@ -303,7 +304,7 @@ def _without_own_addresses(app: Celery) -> Celery:
     As workers of ours have it: a user or TLS of the app's own store is nothing to this one.
     """
     settings = {name: app.conf[name] for name in setting_names() if not is_overridden(name)}
-    settings |= {name: harmless(app.conf[name]) for name in OPTIONS}
+    settings |= {name: harmless(app.conf[name]) for name in celery_settings.OPTIONS}
     plain = Celery(app.main, set_as_current=False, fixups=())
     plain.conf.update(settings)
     return plain
@@ -313,17 +314,6 @@ def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
     """Give the time-outs that the app does not set itself; Celery adds its own options."""
     own = app.conf.broker_transport_options or {}
     return transport_of(address.broker_url).limits(own)
-
-
-PARTS: Final = (
-    "broker_transport",
-    "broker_host",
-    "broker_port",
-    "broker_user",
-    "broker_password",
-    "broker_vhost",
-)
-"""Settings that each say a part of a broker's URL."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -345,7 +335,7 @@ def own_broker(app: Celery) -> OwnBroker | None:
     """Return the broker that messages of the app go to; None where the app names none."""
     conf = app.conf
     written = _url(conf.broker_write_url)
-    parts = [name for name in PARTS if conf.get(name)]
+    parts = [name for name in celery_settings.BROKER_PARTS if conf.get(name)]
     if scheme_of(written):
         url, source = written, _source(conf.get("broker_write_url"))
     else:  # a host without a scheme, parts alone, or what the app's class makes of nothing

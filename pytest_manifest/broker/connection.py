@@ -217,19 +217,16 @@ class PublishConnection:
         return True
 
     def _open_channel(self) -> None:
-        self._channel = self._connection.channel()
-        self._producer = Producer(self._channel, auto_declare=False)
-        self._confirms = self._make_confirms()
-
-    def _make_confirms(self) -> Confirms:
-        self._flags: dict[str, object] = {}
-        if hasattr(self._channel, "conn_or_acquire"):
-            return RedisConfirms(self._channel)
-        if not hasattr(self._channel, "confirm_select"):
-            return Confirms()
-        # Without it RabbitMQ drops, in silence, what no queue is bound for.
-        self._flags = {"mandatory": True}
-        return AmqpConfirms(self._channel, lambda left: self._connection.drain_events(timeout=left))
+        channel = self._channel = self._connection.channel()
+        self._producer = Producer(channel, auto_declare=False)
+        self._confirms, self._flags = Confirms(), dict[str, object]()
+        if hasattr(channel, "conn_or_acquire"):
+            self._confirms = RedisConfirms(channel)
+        elif hasattr(channel, "confirm_select"):
+            # Without it RabbitMQ drops, in silence, what no queue is bound for.
+            self._flags = {"mandatory": True}
+            drain = self._connection.drain_events
+            self._confirms = AmqpConfirms(channel, lambda left: drain(timeout=left))
 
 
 def reply_queue(prefix: str) -> Queue:

@@ -147,10 +147,6 @@ class Control:
         for start in range(0, len(ids), REVOKE_CHUNK):
             self.cast("revoke", {"task_id": ids[start : start + REVOKE_CHUNK], **how})
 
-    def queue_lengths(self, names: Iterable[str]) -> dict[str, int]:
-        """Count the messages that wait in each queue; 0 where the broker has no such queue."""
-        return {name: (self.count(name) or (0, 0))[0] for name in names}
-
     def count(self, name: str) -> tuple[int, int] | None:
         """Count a queue's messages that wait, and its consumers; None where there is no queue."""
         # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
@@ -261,10 +257,10 @@ def _until_all_answered(
     return enough_or_all
 
 
-def by_node(answers: Answers) -> dict[str, set[str]]:
-    """Turn answers around: node name -> the questions that it has answered."""
+def by_node(answers: Answers, kind: type = object) -> dict[str, set[str]]:
+    """Turn answers around: node name -> the questions that it has answered by this kind."""
     nodes: dict[str, set[str]] = defaultdict(set)
     for method, replies in answers.items():
-        for node in replies:
-            nodes[node].add(method)
+        for node, reply in replies.items():
+            nodes[node] |= {method} if isinstance(reply, kind) else set()
     return dict(nodes)

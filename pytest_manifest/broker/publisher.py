@@ -176,7 +176,8 @@ class Publisher:
             StackError: the broker cannot be reached.
         """
         with self._stack_errors("count waiting jobs"):
-            return self.call(lambda: self.control.queue_lengths(names))
+            counts = self.call(lambda: [self.control.count(name) for name in names])
+        return {name: one[0] if one else 0 for name, one in zip(names, counts, strict=True)}
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function that uses these connections within bounded time; give its result.

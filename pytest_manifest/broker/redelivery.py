@@ -10,10 +10,9 @@ Read the visibility timeout: the seconds after which a broker hands a held messa
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Final
 
 from pytest_manifest.broker import checks
@@ -85,32 +84,6 @@ LIMITS: Final = "limits"
 
 
 @dataclass(frozen=True)
-class Company:
-    """Sum up the entries that one worker may hold together.
-
-    ``late``: all of them are acknowledged late.
-    """
-
-    worker: Worker
-    timeouts: Counter[float]
-    late: bool
-
-    @cached_property
-    def ahead(self) -> int:
-        """Count the jobs that one of them may wait behind."""
-        return self.worker.ahead(self.timeouts.total(), late=self.late)
-
-    def seconds_ahead(self, own: float | None) -> float:
-        """Sum up the longest jobs that one may wait behind; ``own``: its timeout, if it is one of
-        the longest."""
-        left, total = self.ahead, 0.0
-        for timeout in sorted(self.timeouts, reverse=True):
-            count = min(left, self.timeouts[timeout] - (timeout == own))
-            total, left = total + count * timeout, left - count
-        return total
-
-
-@dataclass(frozen=True)
 class Holding:
     """Say how long a worker may hold an entry's message; times in seconds.
 
@@ -175,29 +148,34 @@ def holdings(
         queue = queues.get(key)
         return worker.queues is None or queue in worker.queues or queue not in served
 
-    companies: list[tuple[list[TaskAndQueue], Company]] = []
+    found: dict[TaskAndQueue, list[Holding]] = defaultdict(list)
     # Workers that are alike hold alike.
     for worker in {(one.queues, one.prefetch, one.slots): one for one in workers}.values():
         keys = [key for key in demand.held if may_take(worker, key)]
         timeouts: Counter[float] = Counter()
         for key in keys:
             timeouts.update(demand.held[key].timeouts)
-        late = all(is_late(task) for task, _ in keys)
-        companies.append((keys, Company(worker, timeouts, late)))
-    for key, held in demand.held.items():
-        with_it = [company for keys, company in companies if key in keys]
-        late = is_late(key[0])
-        worst = [_holding(key[0], held, company, late=late) for company in with_it]
-        yield max(worst, key=lambda one: one.held)
+        ahead = worker.ahead(timeouts.total(), late=all(is_late(task) for task, _ in keys))
+        for key in keys:
+            late = is_late(key[0])
+            found[key].append(_holding(key[0], demand.held[key], timeouts, ahead, late=late))
+    for key in demand.held:
+        yield max(found[key], key=lambda one: one.held)
 
 
-def _holding(task: str, held: HeldEntries, company: Company, *, late: bool) -> Holding:
+def _holding(
+    task: str, held: HeldEntries, timeouts: Mapping[float, int], ahead: int, *, late: bool
+) -> Holding:
+    """Give the longest that one is held behind so many others, of which ``timeouts`` has all."""
     entry = held.occupied if late else held.delayed
     assert entry is not None, "a demand has no key without an entry"
     own = entry.timeout if late else 0.0
     delay = held.longest_occupation - own if late else held.longest_delay
-    before = company.seconds_ahead(entry.timeout if late else None)
-    return Holding(entry.id, task, delay, company.ahead, before, own)
+    left, before = ahead, 0.0
+    for timeout in sorted(timeouts, reverse=True):
+        count = min(left, timeouts[timeout] - (timeout == own))
+        before, left = before + count * timeout, left - count
+    return Holding(entry.id, task, delay, ahead, before, own)
 
 
 def findings_of(

@@ -43,9 +43,6 @@ class Transport:
     counts_consumers: ClassVar[bool] = False
     """Whether it counts who consumes a queue."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-
     def limits(self, own: Container[str]) -> dict[str, float]:  # noqa: ARG002
         """Give the limits (s) of a connection, but those of ``own``, which the app sets itself."""
         return {}
@@ -170,7 +167,7 @@ def transport_of(url: str) -> Transport:
     scheme = scheme_of(url)
     names = (scheme, scheme.partition("+")[0])
     found = (kind for name in names for kind in REGISTRY if name in kind.schemes)
-    return next(found, Transport)(url)
+    return next(found, Transport)()
 
 
 def redis_limits(own: Container[str]) -> dict[str, float]:

@@ -74,7 +74,7 @@ class EmbeddedStack:
         if self._process is not None:
             raise StackError("this stack was started already: make a new one")
         self.settings = self.settings._replace(
-            python=sys.executable, server=str(server_binary()), path=stack_settings.import_path()
+            server=str(server_binary()), path=stack_settings.import_path()
         )
         self._process = spawn_supervisor(self.settings)
         threading.Thread(target=self._listen, name="manifest-stack", daemon=True).start()
@@ -98,7 +98,8 @@ class EmbeddedStack:
         """Wait until the worker takes jobs; StackError when it cannot start."""
         deadline = time.monotonic() + timeout
         self.wait_broker(timeout)
-        import_celery()
+        import kombu.transport.redis  # noqa: F401 - as long as a worker boots, and needed next
+
         left = deadline - time.monotonic()
         self._wait(self._is_ready, left, lambda: self._late(timeout))
         self._say(stack_settings.READY_LINE)
@@ -134,13 +135,10 @@ class EmbeddedStack:
             self._process.kill()
             self._process.wait()
             self._end_groups()
-        self._close_input()
+        self.detach()
 
     def detach(self) -> None:
-        """Let a detached supervisor go on alone."""
-        self._close_input()
-
-    def _close_input(self) -> None:
+        """Hang up: a detached supervisor goes on alone."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -309,8 +307,3 @@ def failure_message(failed: stack_settings.Failure) -> str:
     way = way_to_redis(reason)
     said = f"{reason} ({way})" if way else reason
     return f"{message}{'' if message.endswith('?') else ':'} {said}{shown}"
-
-
-def import_celery() -> None:
-    """Import Celery, which takes as long as a worker takes to boot, and is needed next."""
-    import kombu.transport.redis  # noqa: F401

@@ -133,11 +133,6 @@ class DaemonPool(BasePool):
                 logger.error("the end of a job in memory was not reported: {!r}", error)
             end_what_is_left()
 
-    @property
-    def info(self) -> dict[str, object]:
-        found: dict[str, object] = super().info
-        return found | {"max-concurrency": self.limit, "threads": len(self.threads)}
-
 
 def _do(
     target: Callable[..., object],

@@ -93,19 +93,12 @@ def broker_lines(url: str) -> list[str]:
 
 def broker_counts(url: str) -> tuple[dict[str, int], int]:
     """Count each queue's waiting messages, and those with workers. Raises redis.RedisError."""
+    names, lengths = {"celery"}, {}
     with redis.Redis.from_url(url, socket_timeout=TIMEOUT, decode_responses=True) as client:
-        return queue_lengths(client), int(client.hlen("unacked"))
-
-
-def queue_lengths(client: redis.Redis) -> dict[str, int]:
-    """Count waiting messages, over all priorities, of every queue that a worker has bound."""
-    names = {"celery"}
-    for key in client.scan_iter("_kombu.binding.*"):
-        if str(key).removeprefix("_kombu.binding.").endswith(NOT_FOR_JOBS):
-            continue
-        names |= {str(member).rpartition(SEPARATOR)[2] for member in client.smembers(key)}
-    lengths = {}
-    for name in sorted(names):
-        keys = [f"{name}{SEPARATOR}{step}" if step else name for step in PRIORITY_STEPS]
-        lengths[name] = sum(int(client.llen(key)) for key in keys)
-    return lengths
+        for key in client.scan_iter("_kombu.binding.*"):
+            if not str(key).endswith(NOT_FOR_JOBS):
+                names |= {str(member).rpartition(SEPARATOR)[2] for member in client.smembers(key)}
+        for name in sorted(names):  # of every queue that a worker has bound, over all priorities
+            keys = [f"{name}{SEPARATOR}{step}" if step else name for step in PRIORITY_STEPS]
+            lengths[name] = sum(int(client.llen(key)) for key in keys)
+        return lengths, int(client.hlen("unacked"))

@@ -19,6 +19,7 @@ from typing import Literal
 
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import environment
+from pytest_manifest.files import write_whole
 from pytest_manifest.processes import kill_group
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
@@ -168,7 +169,9 @@ def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder
         READY_VARIABLE: str(ready_file(directory)),
     }
     if settings.signing_key:
-        env[SIGNING_KEY_VARIABLE] = str(_key_file(directory, settings.signing_key))
+        key = directory / "signing.key"
+        write_whole(key, settings.signing_key.encode("ascii"))
+        env[SIGNING_KEY_VARIABLE] = str(key)
     elif settings.detached and (named := os.environ.get(SIGNING_KEY_VARIABLE)):
         env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
@@ -178,19 +181,11 @@ def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder
     )
 
 
-def _key_file(directory: Path, pem: str) -> Path:
-    """Write the workers' private key into the stack's directory, for its owner alone."""
-    path = directory / "signing.key"
-    path.touch(mode=0o600)
-    path.write_text(pem, encoding="ascii")
-    return path
-
-
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
     """Make Flower on loopback, behind the stack's password."""
     env = _environment(url, settings) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
-    command = [settings.python, *CELERY, "-A", settings.app, "flower"]
+    command = [sys.executable, *CELERY, "-A", settings.app, "flower"]
     # Above a flowerconfig.py of the project's, which knows another broker and other files.
     command += [f"--address={HOST}", f"--port={port}", "--persistent=False", "--broker-api="]
     return Child("flower", command, env, Path(settings.cwd), directory / "flower.log")
@@ -207,8 +202,8 @@ def _without_key() -> dict[str, str]:
 
 
 def _worker_command(settings: Settings) -> list[str]:
-    command = [
-        settings.python,
+    return [
+        sys.executable,
         *CELERY,
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),
@@ -225,7 +220,6 @@ def _worker_command(settings: Settings) -> list[str]:
         "-n",
         f"{WORKER}@%h",
         f"--loglevel={CELERY_LEVELS.get(settings.log_level, settings.log_level)}",
+        "-I",
+        "pytest_manifest.worker",
     ]
-    if settings.include:
-        command += ["-I", settings.include]
-    return command

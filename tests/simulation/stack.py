@@ -117,8 +117,8 @@ class SessionConnections(RunConnections):
     def open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
         fake = FakeLocator(self._world)
         watched(fake, "locator", ("snapshot", "restore", "discard", "withdraw"), self._moment)
-        self.locator = fake
-        return fake
+        self.locator = cast("Locator", fake)
+        return self.locator
 
     def open_collector(self, position: str) -> ReceiptCollector:
         stream, results = FakeStream(self._world), FakeResults(self._world)

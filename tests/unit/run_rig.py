@@ -14,6 +14,7 @@ import pytest
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.ledger.files import RunFiles
@@ -151,7 +152,7 @@ class Rig:
         )
         connections = Connections(state)
         connections.publisher = cast("Publisher", self.publisher)
-        connections.locator = self.locator
+        connections.locator = cast("Locator", self.locator)
         connections.queues = ["celery"]
         return EngineContext(
             *(state, connections, self.ledger, self.collector, self.facts, self.schedule)

@@ -64,9 +64,9 @@ def test_demand_is_summed_up() -> None:
         NOW,
     )
 
-    assert (demand.count, demand.longest_timeout, len(demand.samples)) == (1000, 1000, 4)
+    assert len(demand.samples) == 4
     task = demand.tasks["t.1"]
-    assert (task.count, task.idempotent, task.longest_timeout) == (500, 5, 1000)
+    assert (task.count, task.idempotent) == (500, 5)
     held = [one for (name, _), one in demand.held.items() if name == "t.1"]
     assert max(one.longest_delay for one in held) == 999
     assert {one.delayed.id for one in demand.held.values() if one.delayed} == {

@@ -111,9 +111,10 @@ def test_pools_that_enforce_nothing_are_named_once() -> None:
 
 def test_what_a_job_may_occupy_is_by_its_tasks_own_limit() -> None:
     """A message is held for as long as its job runs."""
-    made = demand_of([SAYS_NOTHING], own_limit=lambda _: 7200.0)
-    assert made.longest_timeout == 7200
-    assert demand_of([SAYS_NOTHING]).longest_timeout == 300
+    [held] = demand_of([SAYS_NOTHING], own_limit=lambda _: 7200.0).held.values()
+    assert held.timeouts == {7200: 1}
+    [held] = demand_of([SAYS_NOTHING]).held.values()
+    assert held.timeouts == {300: 1}
 
 
 @pytest.mark.parametrize(

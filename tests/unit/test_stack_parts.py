@@ -24,7 +24,7 @@ from pytest_manifest.stack.settings import Settings
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 
-SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")
+SETTINGS = Settings(app="a:b", workers=2, cwd="/c", server="/s")
 # What the supervisor would have to wait for, and what it must never do without a need.
 HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "asyncio")
 

@@ -9,10 +9,10 @@ from kombu.utils.imports import symbol_by_name
 from pytest_manifest.broker.locating.base import (
     BrokerSnapshot,
     JobLocations,
-    Locator,
     StartedOn,
     compare,
 )
+from pytest_manifest.broker.locating.worker_replies import WorkerLocator as Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry

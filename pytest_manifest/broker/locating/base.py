@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 DeliveryTags = frozenset[str]
 Location = Literal["queued", "with_worker", "unacked_by_dead", "missing", "unknown"]
@@ -16,7 +16,7 @@ class BrokerSnapshot:
     """The places of the jobs of a set of task ids at one moment; only these are in it.
 
     ``queued``: task id -> queue it waits in. ``unacked``: task id -> tags, one for each time that
-    a worker took it and has not acknowledged it (Redis only; their text is for :class:`Locator`).
+    a worker took it and has not acknowledged it (Redis only; their text is for ``WorkerLocator``).
     ``reserved`` and ``running``: task id -> node that has it reserved or scheduled, or says that
     it runs it. ``unresponsive``: nodes known to exist that did not answer, or not everything;
     ``answered``: nodes that did. ``blind_spot``: a phrase that says what this broker cannot tell,
@@ -73,61 +73,6 @@ class JobLocations:
     missing: frozenset[str]
     with_worker: frozenset[str]
     unknown: frozenset[str]
-
-
-class Locator(Protocol):
-    """Look for jobs on one kind of broker. For one thread at a time, the publisher's."""
-
-    def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too, from now on."""
-
-    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Take a snapshot of these task ids: queues, unacknowledged messages, workers.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
-
-    def kept(self) -> Mapping[str, DeliveryTags]:
-        """Return all that workers took and have not acknowledged, by task id; no worker is asked.
-
-        Nothing where the broker does not show that.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
-
-    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        """Put orphans (task id -> tags) back into their queue; returns the task ids that are.
-
-        What has gone meanwhile is left alone, so to do it twice, or in two processes, is safe.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
-
-    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        """Remove orphans for good, so that no worker runs them; returns the task ids removed.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
-
-    def withdraw(self, task_ids: Collection[str]) -> list[str]:
-        """Remove what waits in a queue, so that no worker gets it; returns the task ids removed.
-
-        What a worker has taken is not touched. Nothing is removed where no message can be seen.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
-
-    def listeners(self) -> int | None:
-        """Count the connections of workers to the broker, None where it does not tell.
-
-        Raises:
-            StackError: the broker cannot be reached.
-        """
 
 
 def compare(

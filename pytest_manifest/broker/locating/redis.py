@@ -32,6 +32,8 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.compat.kombu import is_bound, restore_unacked
 
 if TYPE_CHECKING:
+    from queue import Queue
+
     from kombu.transport.redis import Channel
     from redis.client import Pipeline
 
@@ -70,32 +72,31 @@ class MemoryLocator(WorkerLocator):
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
         """Map task id -> queue for what waits; all of it can be seen."""
         found: dict[str, str] = {}
+        for name, waiting in self._waiting():
+            with waiting.mutex:
+                messages = list(waiting.queue)
+            for task_id in map(task_id_of, messages):
+                if task_id in wanted:
+                    found[task_id] = name
+        return found, unknown_queues(self.queues)
+
+    def _waiting(self) -> Iterator[tuple[str, Queue[object]]]:
+        """Yield the queues that there are."""
         with self.publisher.control.channel() as channel:
             for name in self.queues:
-                waiting = channel.queues.get(name)
-                if waiting is None:
-                    continue
-                with waiting.mutex:
-                    messages = list(waiting.queue)
-                for task_id in map(task_id_of, messages):
-                    if task_id in wanted:
-                        found[task_id] = name
-        return found, unknown_queues(self.queues)
+                if (waiting := channel.queues.get(name)) is not None:
+                    yield name, waiting
 
     @bounded
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
-        """Remove what waits in the queues; see :class:`Locator`."""
+        """Remove what waits in the queues; see :class:`WorkerLocator`."""
         wanted, removed = frozenset(task_ids), []
-        with self.publisher.control.channel() as channel:
-            for name in self.queues:
-                waiting = channel.queues.get(name)
-                if waiting is None:
-                    continue
-                with waiting.mutex:
-                    messages = [(task_id_of(message), message) for message in waiting.queue]
-                    waiting.queue.clear()
-                    waiting.queue.extend(m for task_id, m in messages if task_id not in wanted)
-                removed += [task_id for task_id, _ in messages if task_id in wanted]
+        for _, waiting in self._waiting():
+            with waiting.mutex:
+                messages = [(task_id_of(message), message) for message in waiting.queue]
+                waiting.queue.clear()
+                waiting.queue.extend(m for task_id, m in messages if task_id not in wanted)
+            removed += [task_id for task_id, _ in messages if task_id in wanted]
         return removed
 
 
@@ -127,7 +128,12 @@ class RedisLocator(WorkerLocator):
         since = {one: moment for one, tags in taken.items() if (moment := _last_delivery(tags))}
         had = queued.keys() | said.reserved.keys() | said.running.keys()
         is_asked = bool(wanted - had)
-        unheard = self._maybe_alive(said, since) if is_asked else frozenset()
+        unheard = frozenset[str]()
+        if is_asked:
+            silent = unresponsive_nodes(self.publisher, said.answered)
+            longest = time.time() - min(since.values(), default=time.time())
+            if may_be_alive(self.publisher, silent, said.answered, longest):
+                unheard = silent
         options = self.publisher.app.conf.broker_transport_options or {}
         return replace(
             said,
@@ -141,34 +147,27 @@ class RedisLocator(WorkerLocator):
             visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
-    def _maybe_alive(self, said: BrokerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
-        """List the nodes that the broker knows, that do not answer, and that may be alive."""
-        silent = unresponsive_nodes(self.publisher, said.answered)
-        longest = time.time() - min(since.values(), default=time.time())
-        alive = may_be_alive(self.publisher, silent, said.answered, longest)
-        return silent if alive else frozenset()
-
     @bounded
     def kept(self) -> Mapping[str, DeliveryTags]:
-        """Return what is in the ``unacked`` hash; see :class:`Locator`."""
+        """Return what is in the ``unacked`` hash; see :class:`WorkerLocator`."""
         with self._broker() as broker:
             return broker.unacked()
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        """Put back what is still there under these tags; see :class:`Locator`."""
+        """Put back what is still there under these tags; see :class:`WorkerLocator`."""
         return self._each(
             orphans, _RedisBroker.restore_one, "a worker had {}; it is back in its queue"
         )
 
     def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        """Remove what is still there under these tags; see :class:`Locator`."""
+        """Remove what is still there under these tags; see :class:`WorkerLocator`."""
         return self._each(
             orphans, _RedisBroker.discard_all, "a worker had {}; the message was removed"
         )
 
     @bounded
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
-        """Remove what waits in a queue; see :class:`Locator`."""
+        """Remove what waits in a queue; see :class:`WorkerLocator`."""
         everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
         with self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
@@ -212,34 +211,31 @@ class _RedisBroker:
     def queued(self, queues: Sequence[str], task_ids: Container[str]) -> dict[str, str]:
         """Map task id -> queue in which it waits, at any priority."""
         found = {}
-        for queue in queues:
-            for step in self._channel.priority_steps:
-                for raw in self._items(self._list(queue, step)):
-                    task_id = task_id_of(parse_json(raw))
-                    if task_id is not None and task_id in task_ids:
-                        found[task_id] = queue
+        for queue, key in self._lists(queues):
+            for raw in self._items(key):
+                task_id = task_id_of(parse_json(raw))
+                if task_id is not None and task_id in task_ids:
+                    found[task_id] = queue
         return found
 
-    def _list(self, queue: str, step: int) -> str:
-        """Give the key of the list in which a queue's messages of a priority wait."""
-        return self._key(f"{queue}{self._channel.sep}{step}" if step else queue)
+    def _lists(self, queues: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield queues with the keys of the lists in which their messages wait, by priority."""
+        for queue in queues:
+            for step in self._channel.priority_steps:
+                yield queue, self._key(f"{queue}{self._channel.sep}{step}" if step else queue)
 
     def withdraw(self, queues: Sequence[str], task_ids: Container[str]) -> list[str]:
         """Remove what waits in these queues; the task ids of what was there and is no more."""
         removed = []
-        for queue in queues:
-            for step in self._channel.priority_steps:
-                key = self._list(queue, step)
-                start, size = 0, FIRST_CHUNK
-                while chunk := self._range(key, start, start + size - 1):
-                    # From the head: so each is found where the search begins.
-                    found = {
-                        raw: i for raw in chunk if (i := task_id_of(parse_json(raw))) in task_ids
-                    }
-                    for raw, task_id in found.items():
-                        if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]  # bytes are taken, too
-                            removed.append(task_id)
-                    start, size = start + len(chunk) - len(found), _next_size(size, chunk)
+        for _, key in self._lists(queues):
+            start, size = 0, FIRST_CHUNK
+            while chunk := self._range(key, start, start + size - 1):
+                # From the head: so each is found where the search begins.
+                found = {raw: i for raw in chunk if (i := task_id_of(parse_json(raw))) in task_ids}
+                for raw, task_id in found.items():
+                    if task_id and self._client.lrem(key, 1, raw):  # type: ignore[arg-type]  # bytes are taken, too
+                        removed.append(task_id)
+                start, size = start + len(chunk) - len(found), _next_size(size, chunk)
         return removed
 
     def unacked(self, task_ids: Container[str] | None = None) -> dict[str, DeliveryTags]:

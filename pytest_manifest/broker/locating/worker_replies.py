@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from pytest_manifest.broker.control import Answers, Arguments
+from pytest_manifest.broker.control import Answers, Arguments, by_node
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
@@ -48,10 +48,9 @@ class WorkerPoller:
             timeout=TIMEOUT,
             enough=lambda answers, quiet: quiet >= QUIET_TIME and self._all_answered(answers),
         )
-        answered = frozenset(
-            node for node, said in _answered_questions(answers).items() if _is_complete(said)
-        )
-        self._known |= _answered_questions(answers).keys()
+        said = by_node(answers, list)  # an error is no answer
+        answered = frozenset(node for node, questions in said.items() if _is_complete(questions))
+        self._known |= said.keys()
         running = dict(_rows(answers, (RUNNING,), task_ids))
         waits = [question for question in JOB_QUESTIONS if question != RUNNING]
         held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
@@ -67,7 +66,7 @@ class WorkerPoller:
         )
 
     def _all_answered(self, answers: Answers) -> bool:
-        said = _answered_questions(answers)
+        said = by_node(answers, list)
         return bool(said) and all(
             _is_complete(said.get(one, ())) for one in self._known | said.keys()
         )
@@ -101,17 +100,6 @@ def unknown_queues(queues: Collection[str]) -> str:
 
 def _is_complete(said: Collection[str]) -> bool:
     return len(said) == len(JOB_QUESTIONS)
-
-
-def _answered_questions(answers: Answers) -> dict[str, set[str]]:
-    """Map node name -> the questions that it has answered; an error is no answer."""
-    nodes: dict[str, set[str]] = {}
-    for question, replies in answers.items():
-        for node, reply in replies.items():
-            questions = nodes.setdefault(node, set())
-            if isinstance(reply, list):
-                questions.add(question)
-    return nodes
 
 
 def _rows(
@@ -150,7 +138,11 @@ def bounded(method: Callable[Concatenate[L, P], T]) -> Callable[Concatenate[L, P
 
 
 class WorkerLocator:
-    """Ask the workers, for any broker. Nothing is put back or removed, as it shows no messages."""
+    """Look for jobs on any broker, by asking the workers. For the publisher's thread alone.
+
+    Nothing is put back or removed here: such a broker shows no messages. What talks to the broker
+    raises StackError where that cannot be reached.
+    """
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self.publisher = publisher
@@ -158,12 +150,15 @@ class WorkerLocator:
         self._workers = WorkerPoller(publisher, nodes)
 
     def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too; see :class:`Locator`."""
+        """Look into these queues, too, from now on."""
         self.queues += [name for name in names if name not in self.queues]
 
     @bounded
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Read the queues, as far as they can be seen, before and after the workers."""
+        """Take a snapshot of these task ids: queues, unacknowledged messages, workers.
+
+        The queues are read, as far as they can be seen, before and after the workers.
+        """
         wanted = frozenset(task_ids)
         queued, unseen = self.snapshot_queues(wanted)
         said = self._workers.poll(wanted)
@@ -179,22 +174,32 @@ class WorkerLocator:
         )
 
     def kept(self) -> Mapping[str, DeliveryTags]:
-        """Return nothing; see :class:`Locator`."""
+        """Return all that workers took and have not acknowledged, by task id; no worker is asked.
+
+        Nothing where the broker does not show that.
+        """
         return {}
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
-        """Restore, and remove, nothing: this broker shows no messages."""
+        """Put orphans (task id -> tags) back into their queue; returns the task ids that are.
+
+        What has gone meanwhile is left alone, so to do it twice, or in two processes, is safe.
+        ``discard`` removes them for good, so that no worker runs them.
+        """
         return []
 
     discard = restore
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:  # noqa: ARG002
-        """Remove nothing: this broker shows no messages."""
+        """Remove what waits in a queue, so that no worker gets it; returns the task ids removed.
+
+        What a worker has taken is not touched. Nothing is removed where no message can be seen.
+        """
         return []
 
     @bounded
     def listeners(self) -> int | None:
-        """Count the connections on which workers listen; see :class:`Locator`."""
+        """Count the connections of workers to the broker, None where it does not tell."""
         return self.publisher.control.count_connected()
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
