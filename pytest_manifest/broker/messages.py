@@ -26,7 +26,7 @@ from pydantic import JsonValue
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.checks import some_of
 from pytest_manifest.broker.client import reply_queue_name
-from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing, destination_of
+from pytest_manifest.broker.routing import MESSAGE_OPTIONS, AppRouting, Options, destination_of
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
@@ -65,7 +65,7 @@ class MessageBuilder:
     def __init__(
         self,
         app: Celery,
-        routing: Routing,
+        routing: AppRouting,
         *,
         stream: str,
         ttl: int,

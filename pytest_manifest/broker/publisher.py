@@ -193,10 +193,7 @@ class Publisher:
 
     def _close(self) -> None:
         self.control.close()
-        link, self._connection = self._connection, None
-        if link is not None:
-            with suppress(Exception):  # A connection that is gone already is as closed.
-                link.close()
+        self._let_go(PublishConnection.close)
 
     def _send_all(self, link: PublishConnection, outgoing: Sequence[Outgoing]) -> PublishResult:
         result = PublishResult()
@@ -206,14 +203,14 @@ class Publisher:
                 returned = set(self.call(partial(link.send, chunk)))
             except Exception as error:
                 # The ledger must learn what is certain, so this never leaves as an exception.
-                self._drop()
+                self._let_go()
                 result.uncertain.extend(_ids(chunk))
                 result.unsent.extend(_ids(outgoing[start + CHUNK :]))
                 result.error = self._error_message(error)
                 return result
             except BaseException:
                 # Interrupted between question and answer: the connection is of no use any more.
-                self._drop()
+                self._let_go()
                 raise
             _log_sent(one for one in chunk if one.attempt.task_id not in returned)
             result.certain.extend(one for one in _ids(chunk) if one not in returned)
@@ -233,12 +230,12 @@ class Publisher:
                 raise  # another connection would get no answer either
             except Exception:
                 # It was idle, and the broker or something between has closed it since.
-                self._drop()
+                self._let_go()
         link = self._connect()
         try:
             return link, self._prepare(link, outgoing)
         except BaseException:
-            self._drop()
+            self._let_go()
             raise
 
     def _connect(self) -> PublishConnection:
@@ -250,19 +247,17 @@ class Publisher:
         prefixes = {run8(one.attempt.run) for one in outgoing} if self._rpc else set()
         return self.call(lambda: link.prepare(outgoing, prefixes))
 
-    def _drop(self) -> None:
+    def _let_go(self, end: Callable[[PublishConnection], None] = PublishConnection.drop) -> None:
         link, self._connection = self._connection, None
         if link is not None:
-            with suppress(Exception):
-                link.drop()
+            with suppress(Exception):  # A connection that is gone already is as closed.
+                end(link)
 
     def _abandon_connections(self) -> None:
         """Leave the connections to the thread that still waits on them; it stops waiting."""
-        link, self._connection = self._connection, None
         control, self._control = self._control, Control(self.app, self.address)
         control.sever()
-        if link is not None:
-            link.sever()
+        self._let_go(PublishConnection.sever)
 
     @contextmanager
     def _stack_errors(self, purpose: str) -> Iterator[None]:

@@ -38,18 +38,16 @@ class Visibility:
 
     def warnings(self) -> list[str]:
         """Warn of the queues whose timeout could not be read, once for each reason."""
+        queues = defaultdict(list)
+        for name, reason in self.unread.items():
+            queues[reason].append(repr(name))
         return [
-            f"the visibility timeout of {_queues(reason, self.unread)} cannot be read ({reason}), "
-            f"so the app's is taken for it ({self.timeout:g} s count here): where the queue's own "
-            "is shorter, a job that waits or runs for longer is run twice; allow "
+            f"the visibility timeout of queue{'s'[: len(names) != 1]} {', '.join(names)} cannot be "
+            f"read ({reason}), so the app's is taken for it ({self.timeout:g} s count here): where "
+            "the queue's own is shorter, a job that waits or runs for longer is run twice; allow "
             "sqs:GetQueueAttributes and sqs:GetQueueUrl, or see that it is no shorter"
-            for reason in dict.fromkeys(self.unread.values())
+            for reason, names in queues.items()
         ]
-
-
-def _queues(reason: str, unread: Mapping[str, str]) -> str:
-    names = [repr(name) for name, why in unread.items() if why == reason]
-    return f"queue{'s'[: len(names) != 1]} {', '.join(names)}"
 
 
 def visibility_of(

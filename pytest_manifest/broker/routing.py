@@ -8,7 +8,7 @@ there. Taken for an outage, it would hold up all the others for ever.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from celery import Celery, Task
 from celery.app.routes import MapRoute
@@ -32,12 +32,6 @@ OF_TASKS: Final = (
     *("compression", "time_limit", "soft_time_limit", "immediate", "mandatory"),
 )
 """Options of a message that a task may have; a test holds them against Celery's own list."""
-
-
-class Routing(Protocol):
-    """Give an entry's delivery options; ``queue`` in them is a :class:`kombu.Queue`."""
-
-    def __call__(self, entry: Entry) -> Options: ...
 
 
 class AppRouting:

@@ -19,7 +19,7 @@ from pytest_manifest.broker.locating.worker_replies import ask_workers
 from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.redelivery import redelivery_findings, visibility_of
 from pytest_manifest.broker.routing import queue_name, reserved
-from pytest_manifest.broker.transports import Amqp, Transport
+from pytest_manifest.broker.transports import Amqp
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
@@ -65,11 +65,6 @@ class Case:
     allowed: Sequence[str] | None = None
     accepted: Collection[str] = ()
 
-    @property
-    def transport(self) -> Transport:
-        """Return what the broker can do."""
-        return self.publisher.transport
-
     @cached_property
     def needed(self) -> dict[str, set[str]]:
         """Map each queue that jobs go to -> their tasks."""
@@ -83,7 +78,7 @@ class Case:
     @cached_property
     def held_for(self) -> Visibility | None:
         """Return how long the broker lets a worker hold a message; None: as long as it likes."""
-        if not self.transport.hands_out_again:
+        if not self.publisher.transport.hands_out_again:
             return None
         return visibility_of(self.publisher, self.workers, sorted(self.needed))
 
@@ -152,7 +147,7 @@ def _tasks(case: Case) -> Found:
 
 def _reserved(case: Case) -> Found:
     for queue in sorted(case.needed):
-        if phrase := reserved(queue, case.publisher.app, case.transport):
+        if phrase := reserved(queue, case.publisher.app, case.publisher.transport):
             yield f"no job may go to queue {queue!r}: {phrase}"
 
 
@@ -221,7 +216,7 @@ def late_limits(late: Mapping[str, float | None], timeout: float, where: str) ->
 
 
 def _rabbitmq(case: Case) -> Found:
-    return rabbitmq(case.demand, case.late) if isinstance(case.transport, Amqp) else []
+    return rabbitmq(case.demand, case.late) if isinstance(case.publisher.transport, Amqp) else []
 
 
 def rabbitmq(demand: Demand, late: Collection[str]) -> Iterator[str]:
@@ -270,7 +265,9 @@ RPC: Final = (
 
 
 def _pools(case: Case) -> Found:
-    return [] if case.transport.in_process else pool_warnings(case.workers)  # whose page says it
+    return (
+        [] if case.publisher.transport.in_process else pool_warnings(case.workers)
+    )  # whose page says it
 
 
 def _senders(case: Case) -> Found:

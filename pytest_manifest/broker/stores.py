@@ -12,7 +12,7 @@ A URL does not say all: an authority for TLS, a user or a time limit may be in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, Literal
@@ -143,7 +143,7 @@ def other_store(app: Celery, address: addresses.StackAddress) -> str | None:
     """Return the store that the app's settings name, without the password, where the address names
     another; else None."""
     own = _configured_store(app)
-    if _is_none(own) or _parse(own) == _parse(address.backend_url):
+    if _parse(own).scheme == NONE or _parse(own) == _parse(address.backend_url):
         return None
     return redact_url(own)
 
@@ -187,7 +187,7 @@ def refusals(
 
 def _in_vain(worker: Worker, theirs: str, read: str) -> str:
     """Word that this run would find no results of a worker, and what helps."""
-    if _is_none(worker.store or ""):
+    if _parse(worker.store or "").scheme == NONE:
         return (
             f"worker {worker.name} keeps no results, so how jobs end is not known: start it with "
             f"'celery --result-backend={read}', where this run looks, or set result_backend in the "
@@ -245,10 +245,6 @@ def is_proven_same(address: addresses.StackAddress, worker: Worker, servers: Ser
         return False
     there = with_host(address.broker_url, *worker.broker)
     return is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
-
-
-def _is_none(url: str) -> bool:
-    return _parse(url).scheme == NONE
 
 
 def _parse(url: str) -> _Store:
@@ -320,14 +316,11 @@ def _full_url(app: Celery, named: str) -> str:
     return "rpc://" if named == "rpc" else named
 
 
-def _with_own_store(tasks: Iterable[Task]) -> list[tuple[Task, str]]:
-    found = []
+def _with_own_store(tasks: Iterable[Task]) -> Iterator[tuple[Task, str]]:
     for task in tasks:
         backend = _made(task)
-        if backend is None or isinstance(backend, DisabledBackend) or backend is _made(task.app):
-            continue
-        found.append((task, _name_of(backend)))
-    return found
+        if not isinstance(backend, DisabledBackend) and backend not in (None, _made(task.app)):
+            yield task, _name_of(backend)
 
 
 def _made(owner: Celery | Task) -> Backend | None:

@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias, TypedDict
 from loguru import logger
 from pydantic import StrictFloat, TypeAdapter
 
-from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.broker.locating.base import JobLocations
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import Owned, end_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.ledger import Descendant, utc_now
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations
+from pytest_manifest.broker.locating.base import BrokerSnapshot, JobLocations
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import stamp, was_emptied

@@ -17,14 +17,14 @@ from typing import Final, Literal, TypeAlias
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import (
+from pytest_manifest.broker.locating import Locator
+from pytest_manifest.broker.locating.base import (
     BrokerSnapshot,
     JobLocations,
-    Locator,
+    Location,
     StartedOn,
     compare,
 )
-from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import utc_now

@@ -30,7 +30,6 @@ from pytest_manifest.stack.state import (
     state_file,
 )
 from pytest_manifest.stack.valkey import is_listening
-from pytest_manifest.urls import StackAddress
 
 DOWN_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02
@@ -83,7 +82,12 @@ def down() -> str:
         state = read_state(directory)
         if state is None:
             return "removed what a dead stack had left" if clean_up(directory) else "none was up"
-        _require_same_pids(state)
+        if not _same_pids(state):  # a signal would go to a foreign process
+            raise StackError(
+                "the stack that is up was started in another container (its processes have their "
+                "pids in another PID namespace), so it cannot be ended from here: run manifest "
+                "stack down where manifest stack up was run"
+            )
         _stop(state["keeper"], directory)
         clean_up(directory)
     return "down"
@@ -180,30 +184,12 @@ def _same_pids(state: settings.State) -> bool:
     return state.get("pids", here) == here
 
 
-def _require_same_pids(state: settings.State) -> None:
-    """Raise StackError where a signal would go to a foreign process."""
-    if not _same_pids(state):
-        raise StackError(
-            "the stack that is up was started in another container (its processes have their pids "
-            "in another PID namespace), so it cannot be ended from here: run manifest stack down "
-            "where manifest stack up was run"
-        )
-
-
-def _require_one_app(name: str) -> None:
-    """Raise StackError where the name is a module's that has several apps, or cannot be imported.
-
-    Celery would have the workers take the first one.
-    """
-    if ":" not in name:
-        from pytest_manifest.broker.client import load_app  # Celery, which takes its time
-
-        load_app(StackAddress("", "", name, is_private=False))
-
-
 def _start(wanted: settings.Settings, directory: Path, timeout: float) -> None:
     put_on_path(Path(wanted.cwd))
-    _require_one_app(wanted.app)
+    if ":" not in wanted.app:  # of a module that has several Celery would take the first one
+        from pytest_manifest.broker.client import load_tasks  # Celery, which takes its time
+
+        load_tasks(wanted.app)
     if wanted.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
     if wanted.flower_port and is_listening(wanted.flower_port):

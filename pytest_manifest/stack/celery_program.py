@@ -42,5 +42,5 @@ def main() -> None:
 if __name__ == "__main__":
     __package__ = "celery"  # by which, and argv[0], its usage names the program
     main()
-elif (_url := os.environ.get(private.URL_VARIABLE)) and not private.is_kept():
+elif (_url := os.environ.get(private.URL_VARIABLE)) and not private.kept_to.now:
     private.keep_to(_url)

@@ -37,7 +37,7 @@ USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the supervisor does not try again."""
 
 
-_kept_to: Final = ProcessState(str, is_of_worker=True)
+kept_to: Final = ProcessState(str, is_of_worker=True)
 """The broker that this process is kept to; "": none."""
 
 
@@ -51,7 +51,7 @@ def keep_to(url: str) -> None:
         return kind(app=app, url=place)
 
     _exchange_settings(url)
-    _kept_to.now = url
+    kept_to.now = url
     # Not by a setting: an app's class may name a class of backends.
     celery.keep_results_by(own_backend)
 
@@ -65,28 +65,18 @@ def keep_to(url: str) -> None:
     signals.worker_init.connect(refuse_others, weak=False, dispatch_uid=f"{__name__}.others")
 
 
-def is_kept() -> bool:
-    """Tell whether this process has been kept to a stack."""
-    return bool(_kept_to.now)
-
-
 def leads_elsewhere(app: Any, url: str) -> str:
     """Say why this app is not run: its class uses another broker or store; else ""."""
-    wanted = _place(url)
+    parts = urlsplit(url)
     for what, connection in (
         ("read from", app.connection_for_read()),
         ("write to", app.connection_for_write()),
     ):
-        if (connection.hostname, connection.port) != wanted:
+        if (connection.hostname, connection.port) != (parts.hostname, parts.port):
             return f"the app would {what} a broker of its own: a private stack does not run it"
     if celery.has_own_store(type(app)):
         return "the app would keep results in a store of its own: a private stack does not run it"
     return ""
-
-
-def _place(url: str) -> tuple[str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.hostname, parts.port
 
 
 def _exchange_settings(url: str) -> None:

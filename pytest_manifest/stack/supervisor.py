@@ -34,6 +34,7 @@ from pytest_manifest.stack.settings import (
     WorkerExit,
 )
 from pytest_manifest.stack.state import StateWriter, failure_message, refuse
+from pytest_manifest.stack.valkey import DataFolder
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
@@ -59,12 +60,7 @@ class Supervisor:
     Where it is killed, its client, the kernel and the next ``manifest stack`` end what is left.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        directory: Path,
-        data: valkey.DataFolder | None,
-    ) -> None:
+    def __init__(self, settings: Settings, directory: Path, data: DataFolder | None) -> None:
         self.settings = settings
         self.directory = directory
         self.data = data
@@ -283,12 +279,12 @@ def _read_settings() -> Settings:
     return Settings.load(line.decode())
 
 
-def _claim(settings: Settings) -> valkey.DataFolder | None:
+def _claim(settings: Settings) -> DataFolder | None:
     """Lock state and data for as long as this process lives."""
     if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
         refuse("another stack is up already: see manifest stack status")
     try:
-        return valkey.DataFolder.claim(Path(settings.data)) if settings.data else None
+        return DataFolder.claim(Path(settings.data)) if settings.data else None
     except StackError as error:
         refuse(str(error))
 

@@ -15,15 +15,8 @@ import redis
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.client import connect
-from pytest_manifest.broker.locating import (
-    BrokerSnapshot,
-    JobLocations,
-    Locator,
-    StartedOn,
-    compare,
-    open_locator,
-    queues_of,
-)
+from pytest_manifest.broker.locating import Locator, open_locator, queues_of
+from pytest_manifest.broker.locating.base import BrokerSnapshot, JobLocations, StartedOn, compare
 from pytest_manifest.broker.locating.redis import LARGEST_CHUNK, _RedisBroker
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import ResultReader

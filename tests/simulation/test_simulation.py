@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, StartedOn, compare
+from pytest_manifest.broker.locating.base import BrokerSnapshot, JobLocations, StartedOn, compare
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.run import resume as resume_decisions

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.errors import StackError

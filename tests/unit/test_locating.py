@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.locating import (
-    BrokerSnapshot,
-    JobLocations,
-    StartedOn,
-    compare,
-    open_locator,
-    queues_of,
-)
+from pytest_manifest.broker.locating import open_locator, queues_of
+from pytest_manifest.broker.locating.base import BrokerSnapshot, JobLocations, StartedOn, compare
 from pytest_manifest.broker.locating.redis import parse_json, task_id_of, unacked_message
 from pytest_manifest.broker.locating.worker_replies import QUIET_TIME, WorkerPoller
 from pytest_manifest.broker.publisher import Publisher

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.broker.preflight import Presence, Unreadable
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.connections import EngineContext

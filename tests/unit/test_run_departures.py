@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.processes import ProcessIdentity, own_identity, parse_identity
 from pytest_manifest.run.search import HEARD_WITHIN, LEFT_FOR, Departures, WorkerFacts

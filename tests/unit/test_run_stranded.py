@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.run.inflight import PendingAttempts, StrandedJobs
 from pytest_manifest.schema import Entry
 

@@ -6,26 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from kombu.utils.imports import symbol_by_name
 
-from pytest_manifest.broker.locating.base import (
-    BrokerSnapshot,
-    JobLocations,
-    StartedOn,
-    compare,
-)
 from pytest_manifest.broker.locating.worker_replies import WorkerLocator as Locator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry
 
-__all__ = [
-    "BrokerSnapshot",
-    "JobLocations",
-    "Locator",
-    "StartedOn",
-    "compare",
-    "open_locator",
-    "queues_of",
-]
+__all__ = ["Locator", "open_locator", "queues_of"]
 
 
 def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> Locator:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from loguru import logger
 from redis import Redis, ResponseError
@@ -319,7 +319,7 @@ class _RedisBroker:
 
     def _range(self, key: str, first: int, last: int) -> list[bytes]:
         try:
-            return _bytes_of(self._client.lrange(key, first, last))
+            return cast("list[bytes]", self._client.lrange(key, first, last))
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
                 return []  # a key of the broker's own, that an entry named: no message is in it
@@ -374,7 +374,3 @@ def _next_size(size: int, chunk: Sequence[bytes]) -> int:
     """Choose how many messages to read next, by the size of the last."""
     mean = max(1, sum(map(len, chunk)) // len(chunk))
     return max(1, min(LARGEST_CHUNK, 2 * size, CHUNK_BYTES // mean))
-
-
-def _bytes_of(answer: object) -> list[bytes]:
-    return answer if isinstance(answer, list) else []
