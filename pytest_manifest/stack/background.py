@@ -24,7 +24,6 @@ from pytest_manifest.stack.state import (
     changing,
     clean_up,
     is_up,
-    lock_file,
     read_state,
     runtime_directory,
     state_file,
@@ -198,8 +197,7 @@ def _start(wanted: settings.Settings, directory: Path, timeout: float) -> None:
             "it out for one that is free"
         )
     log.configure(level="WARNING")
-    state, lock = str(state_file(directory)), str(lock_file(directory))
-    client = EmbeddedStack(wanted._replace(detached=True, state_file=state, lock_file=lock))
+    client = EmbeddedStack(wanted._replace(detached=str(directory)))
     client.start()
     try:
         client.wait_workers(timeout)

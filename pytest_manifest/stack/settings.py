@@ -38,10 +38,8 @@ class Settings(NamedTuple):
     path: tuple[str, ...] = ()
     # The folder in which the broker's data outlive a crash; empty: a temporary one.
     data: str = ""
-    detached: bool = False
-    # Detached only: the file that tells others of this stack, and the lock held while it is up.
-    state_file: str = ""
-    lock_file: str = ""
+    # The directory of the state by which others find it, of a stack that outlives its client.
+    detached: str = ""
     # The private key that its workers sign with, as PEM; empty: those of a detached stack sign with
     # what the environment names, if it does, and others with none.
     signing_key: str = ""

@@ -147,7 +147,7 @@ class StateWriter:
     """Write what changes to standard output and, for a detached stack, keep its state file."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
-        self._path = Path(settings.state_file) if settings.state_file else None
+        self._path = state_file(Path(settings.detached)) if settings.detached else None
         self._broken = False
         # A client that stopped reading must not stop the supervisor: lose lines, not workers.
         os.set_blocking(STDOUT, False)

@@ -33,7 +33,7 @@ from pytest_manifest.stack.settings import (
     State,
     WorkerExit,
 )
-from pytest_manifest.stack.state import StateWriter, failure_message, refuse
+from pytest_manifest.stack.state import StateWriter, failure_message, lock_file, refuse
 from pytest_manifest.stack.valkey import DataFolder
 
 BROKER_SECONDS = 10.0
@@ -281,7 +281,8 @@ def _read_settings() -> Settings:
 
 def _claim(settings: Settings) -> DataFolder | None:
     """Lock state and data for as long as this process lives."""
-    if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
+    directory = Path(settings.detached)
+    if settings.detached and take_lock(lock_file(directory), LOCK_SECONDS) is None:
         refuse("another stack is up already: see manifest stack status")
     try:
         return DataFolder.claim(Path(settings.data)) if settings.data else None

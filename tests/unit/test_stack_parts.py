@@ -330,7 +330,7 @@ def test_who_signs_work_orders_gives_no_key_to_jobs(
 ) -> None:
     """The variable may name, or hold, the key of a person; only a detached stack is given it."""
     monkeypatch.setenv(SIGNING_KEY_VARIABLE, "mine")
-    for settings in (SETTINGS, SETTINGS._replace(detached=True)):
+    for settings in (SETTINGS, SETTINGS._replace(detached="/run")):
         made = [services.worker_child(settings, tmp_path, "redis://ours/0", None)]
         made.append(services.broker_child(settings, tmp_path, 1, "x", None))
         made.append(services.flower_child(settings, tmp_path, "redis://ours/0", 1, "x"))
