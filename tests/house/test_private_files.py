@@ -25,7 +25,6 @@ ALLOWED = {
     "processes.py": "locks, mode 0600",
     "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
     "reporting/summary.py": "GitHub's file of a step, which it has made",
-    "stack/state.py": "mode 0600 in the private runtime folder",
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",
     "stack/supervisor.py": "its log, mode 0600, in a folder of mkdtemp()",
     "stack/valkey.py": "files in the private folder of its data",
