@@ -349,11 +349,8 @@ def _named(title: str, names: Sequence[str], sheet: Sheet) -> Iterator[Line]:
 
 def _times(title: str, changes: Sequence[schema.SummaryTimeChange], sheet: Sheet) -> Iterator[Line]:
     for change in changes:
-        of = (
-            f"{change.samples_after} entries"
-            if change.same
-            else f"{change.samples_before} and {change.samples_after} entries"
-        )
+        of = "" if change.same else f"{change.samples_before} and "
+        of += f"{change.samples_after} entries"
         times = f"from {seconds_cell(change.before)} to {seconds_cell(change.after)} s"
         text = f"{title}: {change.task} {times} ({change.ratio:.2g} times, median of {of})"
         for line in sheet.wrapped(text, indent=4, hanging=2):
@@ -381,15 +378,14 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
-def untold_lines(trees: schema.SummaryDescendants, entries: int) -> Iterator[str]:
-    """Yield the line on entries of which the descendants are not known."""
-    if trees.not_known:
-        reasons = ", ".join(
-            _REASONS[one] if len(trees.reasons) == 1 else f"{count:,}: {_REASONS[one]}"
-            for one, count in sorted(trees.reasons.items())
-        )
-        of = f"{trees.not_known:,} of {many(entries, 'entry')}"
-        yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
+def untold_phrase(trees: schema.SummaryDescendants, entries: int) -> str:
+    """Return of how many entries the descendants are not known, and why; "" for none."""
+    reasons = ", ".join(
+        _REASONS[one] if len(trees.reasons) == 1 else f"{count:,}: {_REASONS[one]}"
+        for one, count in sorted(trees.reasons.items())
+    )
+    of = f"{trees.not_known:,} of {many(entries, 'entry')}"
+    return f"descendants: {NOT_KNOWN} of {of} ({reasons})" if trees.not_known else ""
 
 
 def path_lines(trees: schema.SummaryDescendants, sheet: Sheet) -> Iterator[Line]:

@@ -225,10 +225,9 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
 def _trees(found: schema.SummaryStatistics, manifest: Manifest, links: Links) -> Iterator[str]:
     """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
     trees = found.descendants
-    lines = [escaped(line.strip()) for line in figures.untold_lines(trees, found.entries)]
-    if trees.number:
-        of, ends = many(trees.entries, "entry"), escaped(ends_text(trees.statuses))
-        lines.insert(0, f"{many(trees.number, 'descendant')} of {of}: {ends}.")
+    of, ends = many(trees.entries, "entry"), escaped(ends_text(trees.statuses))
+    lines = [f"{many(trees.number, 'descendant')} of {of}: {ends}."] if trees.number else []
+    lines += filter(None, [escaped(figures.untold_phrase(trees, found.entries))])
     if not lines:
         return
     yield "#### Descendants"

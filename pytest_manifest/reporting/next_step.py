@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.run_report import ReportedRun
+from pytest_manifest.reporting.run_report import ReportedRun, RunReport
 from pytest_manifest.text import listed, plural
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ SHOWN: Final = 3
 """Names that a message lists."""
 
 
-class Command(str):
-    """A line with a command by which a run goes on."""
-
-    __slots__ = ()
+def is_command(line: str) -> bool:
+    """Return whether a line of the terminal has a command of pytest's, which is not wrapped."""
+    return ": pytest --" in line
 
 
 def stopped(unsent: int, running: int) -> str:
@@ -73,44 +72,60 @@ def stopped(unsent: int, running: int) -> str:
     return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
 
 
-def how_to_go_on(
-    run: Run, name: str, status: str, unsent: int, unjudged: int, *, blocked: bool, resume: str
-) -> Iterator[str]:
-    """Yield what is left of a run and the commands that go on with it.
+def next_steps(run: Run, report: RunReport) -> Iterator[str]:
+    """Yield what is left to do, also with ``-q``: the commands by which to go on."""
+    from pytest_manifest.ledger import OVER_BUDGET
 
-    ``unsent`` and ``unjudged`` entries; ``blocked``: some wait for others that did not pass;
-    ``resume``: the options that send the rest.
-    """
-    if status == "stopped" and unjudged:
-        yield stopped(unsent, unjudged - unsent)
+    name = report.name_of(run)
+    with run.read() as ledger:
+        counts, sending = ledger.verdicts.counts(), ledger.attempts.send_states()
+        left = ledger.attempts.count_entries() - sum(counts.values())
+        status, over_budget = ledger.info.status, ledger.info.get_meta(OVER_BUDGET)
+        merged, shard = ledger.info.merged(), ledger.info.shard()
+    if status == "running":  # its pytest has ended without recording it
+        status = "stopped" if run.info.is_private else "detached"
+    if merged:  # it cannot be resumed itself
+        if status != "finished" or left:
+            yield (
+                "  to complete it: go on with the unfinished runs that it was merged of, each with "
+                "--manifest-resume and its --manifest-shard, then merge again"
+            )
+        return
+    unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
+    blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
+    resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
+    command = f"pytest --manifest={name}{'' if shard is None else f' --manifest-shard={shard}'}"
+    steps: Iterator[str] = iter(())
+    if status == "stopped" and left:
+        yield stopped(unsent, left - unsent)
     if status == "detached":
-        yield from _detached(run, name, unsent)
-    elif (
-        status == "stopped" or blocked or any(one.action == "leave" for one in run.state.decisions)
-    ):
-        yield from _ended(run, name, status, resume, blocked=blocked)
+        steps = _detached(run, command, unsent)
+    elif status == "stopped" or blocked or any(d.action == "leave" for d in run.state.decisions):
+        steps = _ended(run, command, resume, is_whole=status == "finished" and not blocked)
+    for line in steps:
+        yield line + (report.options.stack_arguments if is_command(line) else "")
 
 
-def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
+def _detached(run: Run, command: str, unsent: int) -> Iterator[str]:
     left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""
     with contextlib.suppress(ManifestToolError, OSError):
         if not unsent and not _unpassed(run):
             return  # what may go on is of entries that the manifest has no more
     yield f"  the workers go on without pytest{left}"
-    command = f"pytest --manifest={name}"
     if run.info.backend.startswith("rpc"):
         yield "  nobody can look at them later: rpc:// serves only the process that sent them"
     elif run.signals.held_by_dead:
-        yield Command(f"  to go on: {command} --manifest-resume --manifest-repair")
+        yield f"  to go on: {command} --manifest-resume --manifest-repair"
     elif run.signals.is_deserted:
-        yield Command(f"  to go on: {command} --manifest-resume")
+        yield f"  to go on: {command} --manifest-resume"
     else:
-        yield Command(f"  to go on: {command} --manifest-audit=wait")
+        yield f"  to go on: {command} --manifest-audit=wait"
         if unsent:
-            yield Command(f"  to send the rest: {command} --manifest-resume")
+            yield f"  to send the rest: {command} --manifest-resume"
 
 
-def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> Iterator[str]:
+def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[str]:
+    """Yield how a run goes on that has ended; ``resume``: the options that send the rest."""
     from pytest_manifest.run.resume import preview
 
     goes_on, decided = True, []
@@ -120,7 +135,7 @@ def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> I
         after = {one.entry: run.manifest[one.entry].after for one in decided}
         goes_on = bool(names) and (not decided or bool(going_further(decided, after)))
     if goes_on:
-        yield Command(f"  to go on: pytest --manifest={name} {resume}")
+        yield f"  to go on: {command} {resume}"
         return
     left = [one.entry for one in decided if one.action == "leave" and one.unsafe]
     if left:
@@ -129,9 +144,9 @@ def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> I
             f"{'is' if len(left) == 1 else 'are'} not idempotent"
         )
         unsafe = resume.replace("--manifest-resume", "--manifest-resume=unsafe")
-        yield Command(f"  to run them again: pytest --manifest={name} {unsafe}")
-        if status == "finished" and not blocked:
-            yield Command(f"  or as a new run: pytest --manifest={name} --lf")
+        yield f"  to run them again: {command} {unsafe}"
+        if is_whole:
+            yield f"  or as a new run: {command} --lf"
 
 
 def going_further(

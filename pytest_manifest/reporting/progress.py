@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TextIO
+from typing import Final, Literal, NamedTuple, TextIO
 
 import pytest
 
@@ -59,18 +59,13 @@ class Progress:
 
     def tick(self) -> float:
         """Show what is due; return the seconds until something is due again."""
-        if self._ended:
-            return math.inf
         now = time.monotonic()
-        try:
-            if now >= self._next:
+        with self._given_up_on_faults():
+            if not self._ended and now >= self._next:
                 self._read(now)
-            if self._ended:
-                return math.inf
-            return max(min(self._next, self._view.redraw(now)) - now, 0.0)
-        except (ManifestToolError, OSError):
-            self._give_up()
-            return math.inf
+            if not self._ended:
+                return max(min(self._next, self._view.redraw(now)) - now, 0.0)
+        return math.inf
 
     def _read(self, now: float) -> None:
         over = self._meter.over  # asked before the reading, so that the last verdicts are read
@@ -86,27 +81,22 @@ class Progress:
             self._next = now + max(self._view.period, took / SHARE)
             self._view.show(stats)
 
-    def finish(self) -> None:
-        """Show the last numbers, and stop."""
-        if self._ended:
-            return
-        try:
-            self._end(self._meter.read())
-        except (ManifestToolError, OSError):
-            self._give_up()
-
     def _end(self, stats: ProgressStats) -> None:
         self._view.show(stats, last=True)
         self._ended = True
         self._meter.close()
         self._view.close()
 
-    def _give_up(self) -> None:
+    @contextlib.contextmanager
+    def _given_up_on_faults(self) -> Iterator[None]:
         """Stop showing progress after a fault of ledger or terminal; the run goes on."""
-        self._ended = True
-        self._meter.close()
-        with contextlib.suppress(OSError):
-            self._view.close()
+        try:
+            yield
+        except (ManifestToolError, OSError):
+            self._ended = True
+            self._meter.close()
+            with contextlib.suppress(OSError):
+                self._view.close()
 
     # Hooks between two tests
 
@@ -126,7 +116,10 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        self.finish()
+        """Show the last numbers, and stop."""
+        with self._given_up_on_faults():
+            if not self._ended:
+                self._end(self._meter.read())
 
 
 def begin_progress(config: pytest.Config, report: RunReport) -> None:
@@ -136,9 +129,7 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
         return
     reporter = config.pluginmanager.getplugin("terminalreporter")
     mode = mode_for(reporter, report)
-    if mode == "off":
-        return
-    if all(run.ended.is_set() for run in report.runs):
+    if mode == "off" or all(run.ended.is_set() for run in report.runs):
         return
     view: LineView | LogView = LogView(reporter)
     with contextlib.suppress(AttributeError, TypeError):  # a file that cannot be watched
@@ -184,10 +175,8 @@ NOTEWORTHY: Final = 1.0
 ALWAYS, NEEDED, WANTED, GOOD, EXTRA, LAST = range(6)
 
 
-class Markup(Protocol):
-    """pytest's function that colours a text, or returns it as it is where colours are off."""
-
-    def __call__(self, text: str, **markup: bool) -> str: ...
+Markup = Callable[..., str]
+"""pytest's function that colours a text, or returns it as it is where colours are off."""
 
 
 class _Part(NamedTuple):
@@ -206,7 +195,8 @@ def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = 
 
     The number of entries that are done is always there.
     """
-    between = _separator(width, encoding)
+    dot = " \xb7 " if terminal_line("\xb7", encoding) == "\xb7" else " | "
+    between = dot if width >= ROOMY else "  "
     parts = list(_parts(stats, encoding))
     chosen: set[int] = set()
     left = width + len(between)
@@ -216,12 +206,6 @@ def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = 
             chosen.add(index)
             left -= needed
     return between.join(part.shown(markup) for at, part in enumerate(parts) if at in chosen)
-
-
-def _separator(width: int, encoding: str) -> str:
-    if width < ROOMY:
-        return "  "
-    return " \xb7 " if terminal_line("\xb7", encoding) == "\xb7" else " | "
 
 
 def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -319,17 +320,15 @@ def _write_markdown(report: RunReport, run: Run, found: schema.RunSummary) -> No
         return
     from pytest_manifest.reporting.markdown import Links, markdown
 
-    def text(links: Links) -> str:
-        options = report.options
-        return markdown(run, found, links, options.root, options.stack_arguments)
-
+    options = report.options
+    text = partial(markdown, run, found, root=options.root, arguments=options.stack_arguments)
     if step is not None:
         unwritten = report.writing("the step's summary was not written", run, needed=False)
         with unwritten, step.open("a", encoding="utf-8") as file:
             file.write(text(Links.on_github()))
-    if (path := report.options.markdown) is not None:
+    if (path := options.markdown) is not None:
         with report.writing("the summary in Markdown was not written", run):
-            mode = report.options.report_mode
+            mode = options.report_mode
             folder_of(path, mode)
             write = write_whole if run is report.runs[0] else append
             write(path, text(Links(path.parent)).encode(), mode)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -21,7 +22,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import BLANK, Line, Sheet
-from pytest_manifest.reporting.next_step import Command, how_to_go_on
+from pytest_manifest.reporting.next_step import is_command, next_steps
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.schema.statuses import BAD, TAKEN_BACK, VerdictStatus, outcome
@@ -128,7 +129,7 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
-    if found and not any(isinstance(line, Command) for line in steps):
+    if found and not any(map(is_command, steps)):
         steps += _again(found[0][1], report)
     files = list(_files(report))
     room = MOST - 1 - len(files)
@@ -285,18 +286,14 @@ def _shown(every: Iterable[object], named: set[tuple[str, str]]) -> Iterator[obj
     for report in every:
         if not isinstance(report, pytest.TestReport) or not getattr(report, OF_VERDICT, False):
             yield report
-        elif dict(report.user_properties).get("manifest_verdict") in _WITHOUT_CAUSE:
+            continue
+        told = dict(report.user_properties)
+        if told.get("manifest_verdict") in _WITHOUT_CAUSE:
             if room > 0:
                 yield report
             room -= 1
-        elif entry_of(report.user_properties) in named:
+        elif (told.get("manifest_run"), told.get("manifest_entry")) in named:
             yield report
-
-
-def entry_of(rows: Sequence[tuple[str, object]]) -> tuple[str, str]:
-    """Return run and entry of a test, by its properties."""
-    found = dict(rows)
-    return str(found.get("manifest_run", "")), str(found.get("manifest_entry", ""))
 
 
 # A run
@@ -320,8 +317,11 @@ def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) ->
     """Write with ``-q`` one line a run, and what the user must know."""
     for run in report.runs:
         with reporting_faults(reporter, run, report):
-            steps = next_steps(run, report)
-            for line in (run_line(run, report), *warnings_of(run), *steps):
+            summary = summary_of(run, report.config)
+            heading = _heading(summary, report.name_of(run))
+            if summary.comparison is not None:
+                heading += f"; {figures.comparison_phrase(summary.comparison)}"
+            for line in (heading, *warnings_of(run), *next_steps(run, report)):
                 reporter.write_line(line)
 
 
@@ -367,11 +367,10 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     except ManifestToolError as error:
         yield Line(f"{report.name_of(run)}: run {run.info.run}", bold=True)
         yield Line(f"  it has no figures: {error}", yellow=True)
-    for text in warnings_of(run):
+    # What is to be done about the only run stands at the very end.
+    steps = next_steps(run, report) if len(report.runs) > 1 else ()
+    for text in chain(warnings_of(run), steps):
         yield from map(Line, whole(text, sheet))
-    if len(report.runs) > 1:  # what is to be done about one run stands at the very end
-        for text in next_steps(run, report):
-            yield from map(Line, whole(text, sheet))
     yield from map(Line, _artifact_lines(run, report))
 
 
@@ -383,18 +382,18 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
     good, bad = found.verdicts.get("passed", 0) == found.entries, has_failures(found.verdicts)
     for line in whole(_heading(summary, report.name_of(run)), sheet):
         yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
-    if found.reused:
-        runs = [f"run {name} ({count})" for name, count in found.reused.items()]
-        entries = plural(sum(found.reused.values()), "entry")
-        text = f"  {entries} reused from {listed(runs, _RUNS_SHOWN)}"
-        yield from map(Line, whole(text, sheet))
+    runs = [f"run {name} ({count})" for name, count in found.reused.items()]
+    entries = plural(sum(found.reused.values()), "entry")
     again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    limits = limits_phrase(summary.run.key_limits)
-    for text in (figures.cost_phrase(summary.cost), limits, again and f"further sendings: {again}"):
-        if text:
-            yield Line(f"  {text}")
-    for text in figures.untold_lines(found.descendants, found.entries):
-        yield from map(Line, whole(text, sheet))
+    phrases = (
+        f"{entries} reused from {listed(runs, _RUNS_SHOWN)}" if runs else "",
+        figures.cost_phrase(summary.cost),
+        limits_phrase(summary.run.key_limits),
+        again and f"further sendings: {again}",
+        figures.untold_phrase(found.descendants, found.entries),
+    )
+    for phrase in filter(None, phrases):
+        yield from map(Line, whole(f"  {phrase}", sheet))
     lines = list(figures.statistics_lines(found, sheet))
     if path := list(figures.path_lines(found.descendants, sheet)):
         lines += [BLANK, *path]
@@ -407,7 +406,7 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
 
 def whole(text: str, sheet: Sheet) -> Iterator[str]:
     """Yield a message's lines, wrapped between words on a terminal; a command stays on one line."""
-    if sheet.terminal and ": pytest --" not in text:
+    if sheet.terminal and not is_command(text):
         indent = len(text) - len(text.lstrip())
         yield from sheet.wrapped(text, indent=indent, hanging=2)
     else:
@@ -428,35 +427,6 @@ def warnings_of(run: Run) -> Iterator[str]:
         yield f"  the run gave up: {run.error}"
 
 
-def next_steps(run: Run, report: RunReport) -> Iterator[str]:
-    """Yield what is left to do, also with ``-q``: the commands by which to go on."""
-    from pytest_manifest.ledger import OVER_BUDGET
-
-    name = report.name_of(run)
-    with run.read() as ledger:
-        counts, sending = ledger.verdicts.counts(), ledger.attempts.send_states()
-        left = ledger.attempts.count_entries() - sum(counts.values())
-        status, over_budget = ledger.info.status, ledger.info.get_meta(OVER_BUDGET)
-        merged, shard = ledger.info.merged(), ledger.info.shard()
-    if status == "running":  # its pytest has ended without recording it
-        status = "stopped" if run.info.is_private else "detached"
-    if merged:  # it cannot be resumed itself
-        if status != "finished" or left:
-            yield (
-                "  to complete it: go on with the unfinished runs that it was merged of, each with "
-                "--manifest-resume and its --manifest-shard, then merge again"
-            )
-        return
-    unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
-    blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
-    resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
-    if shard is not None:
-        name = f"{name} --manifest-shard={shard}"
-    for one in how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume):
-        is_command = isinstance(one, Command)
-        yield Command(one + report.options.stack_arguments) if is_command else one
-
-
 def _heading(summary: RunSummary, name: str) -> str:
     found, run = summary.statistics, summary.run
     verdicts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.verdicts.items()) if n)
@@ -469,15 +439,6 @@ def _heading(summary: RunSummary, name: str) -> str:
         origin = f", merged of {plural(len(run.merged), 'run')}"
     entries = many(found.entries, "entry")
     return f"{name}: run {run.run}{origin}, {entries}: {verdicts or 'no verdict yet'}{started}"
-
-
-def run_line(run: Run, report: RunReport) -> str:
-    """Return the line that stands for a run with ``-q``."""
-    summary = summary_of(run, report.config)
-    more = ""
-    if summary.comparison is not None:
-        more = f"; {figures.comparison_phrase(summary.comparison)}"
-    return _heading(summary, report.name_of(run)) + more
 
 
 def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:

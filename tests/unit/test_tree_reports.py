@@ -142,15 +142,15 @@ def test_a_job_that_started_nothing_costs_no_query(trees: Trees) -> None:
 def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
     """With the reasons; none where all are known."""
     trees.entry("a")
-    assert list(figures.untold_lines(descendants.read_trees(trees.ledger), 1)) == []
+    assert figures.untold_phrase(descendants.read_trees(trees.ledger), 1) == ""
     trees.entry("b", source="backend", children=None)
-    assert list(figures.untold_lines(descendants.read_trees(trees.ledger), 2)) == [
-        "  descendants: not known of 1 of 2 entries (their workers send no receipts)"
-    ]
+    assert figures.untold_phrase(descendants.read_trees(trees.ledger), 2) == (
+        "descendants: not known of 1 of 2 entries (their workers send no receipts)"
+    )
     trees.entry("c", children=None)
-    (line,) = figures.untold_lines(descendants.read_trees(trees.ledger), 3)
+    phrase = figures.untold_phrase(descendants.read_trees(trees.ledger), 3)
     said = "(1: their workers report nothing of them, 1: their workers send no receipts)"
-    assert line == f"  descendants: not known of 2 of 3 entries {said}"
+    assert phrase == f"descendants: not known of 2 of 3 entries {said}"
 
 
 def test_the_slowest_path_is_a_table(trees: Trees) -> None:

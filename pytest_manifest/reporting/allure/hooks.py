@@ -14,13 +14,14 @@ import os
 import platform
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 import pytest
 from pluggy import HookimplMarker
@@ -139,12 +140,12 @@ _PACKAGES = ("pytest-celery-manifest", "pytest", "celery", "allure-pytest")
 _MADE_BY = "pytest-celery-manifest"
 
 
-def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
+def write_run_files(folder: Path, report: RunReport) -> None:
     """Write the three files, and keep what other programs have put there."""
     folder.mkdir(parents=True, exist_ok=True)
     mode = report.options.report_mode
     files = {
-        "environment.properties": _properties(folder, environment(report, runs)),
+        "environment.properties": _properties(folder, environment(report)),
         "categories.json": _json(_categories(folder)),
     }
     job = executor(os.environ)
@@ -154,23 +155,21 @@ def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> Non
         _replace(f"{folder}/{name}", text.encode("utf-8", "replace"), mode)
 
 
-def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
+def environment(report: RunReport) -> dict[str, str]:
     """Return names and values; of several runs, the values that differ, after each other."""
     rows: list[tuple[str, object]] = []
-    for run in runs:
+    for run in report.runs:
         info = run.info
         rows += [
             *(("workflow", info.workflow), ("mode", info.mode)),
-            ("manifest", short_path(run.manifest.path, report.options.root)),
+            ("manifest", report.name_of(run)),
             *(("run", info.run), ("entries", info.entries), ("broker", info.broker)),
             ("stack", "private" if info.is_private else "existing"),
             ("workers", run.state.workers),
         ]
         for name, value in shown.shown_params(run.manifest.header).items():
             rows.append((f"option {name}", value if isinstance(value, str) else short(value)))
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            rows.append((package, version(package)))
+    rows += [(package, version(package)) for package in _PACKAGES]
     rows += [("python", platform.python_version()), ("system", platform.platform(terse=True))]
     values: dict[str, dict[str, None]] = {}
     for name, one in rows:
@@ -228,46 +227,35 @@ def _json(value: object) -> str:
 # The job of a CI server
 
 
-_ANY: Final = (
-    *("CI", "ci", "", "BUILD_NUMBER CI_BUILD_NUMBER"),
-    *("JOB_NAME CI_JOB_NAME", "BUILD_URL CI_BUILD_URL"),
-)
-_SERVERS: Final = {
-    "GITHUB_ACTIONS": (
-        *("GitHub Actions", "github", "_ACTIONS", "GITHUB_RUN_NUMBER"),
-        *("GITHUB_WORKFLOW", "_RUN"),
-    ),
-    "GITLAB_CI": (
-        *("GitLab CI", "gitlab", "CI_PROJECT_URL", "CI_PIPELINE_IID"),
-        *("CI_JOB_NAME", "CI_JOB_URL"),
-    ),
-    "JENKINS_URL": (
-        *("Jenkins", "jenkins", "JENKINS_URL", "BUILD_NUMBER", "JOB_NAME", "BUILD_URL"),
-    ),
-    "CI": _ANY,
-    "BUILD_URL": _ANY,
-}
-"""CI servers by a variable that each sets: name and type for Allure, then the variables with its
-address, a build's number, its job and its page; of several the first that is set counts."""
-
-
 def executor(variables: Mapping[str, str]) -> dict[str, object] | None:
-    """Return Allure's executor without what the server does not set; None outside CI."""
-    server = next((one for name, one in _SERVERS.items() if variables.get(name)), None)
-    if server is None:
+    """Return Allure's executor without what the CI server does not set; None outside CI."""
+
+    def known(*names: str) -> str:
+        return next((found for name in names if (found := variables.get(name))), "")
+
+    if known("GITHUB_ACTIONS"):
+        name, kind = "GitHub Actions", "github"
+        server, run, attempt = map(
+            known, ("GITHUB_SERVER_URL", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT")
+        )
+        home = f"{server}/{known('GITHUB_REPOSITORY')}/actions" if server else ""
+        again = "" if attempt in ("", "1") else f"/attempts/{attempt}"
+        number, job = known("GITHUB_RUN_NUMBER"), known("GITHUB_WORKFLOW")
+        build = f"{home}/runs/{run}{again}" if home and run else ""
+    elif known("GITLAB_CI"):
+        name, kind, home = "GitLab CI", "gitlab", known("CI_PROJECT_URL")
+        number, job, build = map(known, ("CI_PIPELINE_IID", "CI_JOB_NAME", "CI_JOB_URL"))
+    elif home := known("JENKINS_URL"):
+        name, kind = "Jenkins", "jenkins"
+        number, job, build = map(known, ("BUILD_NUMBER", "JOB_NAME", "BUILD_URL"))
+    elif known("CI", "BUILD_URL"):
+        name, kind = known("CI_NAME") or "CI", "ci"
+        number, job = known("BUILD_NUMBER", "CI_BUILD_NUMBER"), known("JOB_NAME", "CI_JOB_NAME")
+        build = known("BUILD_URL", "CI_BUILD_URL")
+    else:
         return None
-    known = dict(variables)
-    if address := variables.get("GITHUB_SERVER_URL"):
-        actions = f"{address}/{variables.get('GITHUB_REPOSITORY')}/actions"
-        attempt, run = variables.get("GITHUB_RUN_ATTEMPT", "1"), variables.get("GITHUB_RUN_ID")
-        again = "" if attempt == "1" else f"/attempts/{attempt}"
-        known |= {"_ACTIONS": actions, "_RUN": f"{actions}/runs/{run}{again}" if run else ""}
-    name, kind, *places = server
-    home, number, job, build = (
-        next((known[one] for one in names.split() if known.get(one)), "") for names in places
-    )
     fields = {
-        "name": known.get("CI_NAME") or name if server is _ANY else name,
+        "name": name,
         "type": kind,
         "url": home,
         "buildOrder": int(number) if number.isdecimal() else "",
@@ -286,7 +274,6 @@ class _Context:
 
     manifest: Manifest
     scope: str
-    name: str
     ledger: Ledger | None
     info: RunInfo | None
 
@@ -296,28 +283,152 @@ class _Context:
         return found[-1][1] if found else None
 
 
-class Entries:
-    """Make the results of entries' tests, and write their attachments into ``folder``."""
+def _plan_of(manifest: Manifest) -> list[str]:
+    """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
+    parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
+    return [part for part in parts if part]
 
-    def __init__(
-        self, config: pytest.Config, report: RunReport, folder: Path, bindings: Sequence[Binding]
-    ) -> None:
+
+_COUNTS: Final = (
+    *("entries", "passed", "failed", "errors", "pending", "skipped"),
+    *("descendants", "descendants_failed"),
+)
+# Ids
+
+_ENCODED = json.JSONEncoder(ensure_ascii=False).encode
+GROUP = "entries"
+"""Names the test of a group of entries."""
+BUILTIN = "entry"
+"""Names the test of an entry that no test of the project verifies."""
+
+
+def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
+    """Return the scope of each manifest's history ids, by the manifest's file.
+
+    The scope is the workflow and its mode, so that a plan in a file of another name continues the
+    same history. It is the file's path if the manifest has no workflow, or if another manifest of
+    the session has the same workflow and mode.
+    """
+    found, plans = {}, Counter[str]()
+    for manifest in manifests:
+        header, path = manifest.header, manifest.path.resolve()
+        found[path] = plan = _ENCODED([header.workflow, header.mode]) if header.workflow else ""
+        plans[plan] += 1
+    return {
+        path: plan
+        if plan and plans[plan] == 1
+        else (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name)
+        for path, plan in found.items()
+    }
+
+
+def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, str]] = ()) -> str:
+    """Return an id that is equal for the same entry, plan and test, and differs for any other.
+
+    ``others``: further parameters of the test. The id is hexadecimal: it stays unique in tools that
+    fold case or drop punctuation.
+    """
+    return _digest(_ENCODED([scope, test, entry, sorted(others)]))
+
+
+def result_id(history: str, task_id: str, repetition: int) -> str:
+    """Return the UUID of one attempt's result; a repeated report replaces the earlier file.
+
+    ``repetition``: how often this attempt was judged before, as pytest-rerunfailures does.
+    """
+    return str(UUID(_digest(json.dumps([history, task_id, repetition]))))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+class AllureReport:
+    """Report the tests of entries; registered if ``--alluredir`` is given."""
+
+    def __init__(self, config: pytest.Config, report: RunReport) -> None:
         self._report = report
-        self._folder = folder
-        loaded = [report.load(path) for path in sorted({one.manifest for one in bindings})]
-        self._scopes = scopes(loaded, report.options.root)
-        self._tests = Counter((one.manifest, one.entry) for one in bindings)
-        self._contexts: dict[Path, _Context] = {}
+        self._folder = Path(config.option.allure_report_dir).absolute()
         self._issue = steps.issue_addresses(config)
+        self._tests: Counter[tuple[Path, str | None]] = Counter()
+        """How many tests verify an entry of a manifest."""
+        self._scopes: dict[Path, str] = {}
+        self._contexts: dict[Path, _Context] = {}
+        self._logger: EntryLogger | None = None
+        self._item: pytest.Item | None = None
+        self._repetition = 0
 
-    def close(self) -> None:
-        """Close the ledgers."""
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Stand before allure-commons' file logger if tests of entries were collected."""
+        bindings = [found for item in session.items if (found := binding_of(item)) is not None]
+        if not bindings or self._tests:
+            return
+        from allure_commons import plugin_manager
+        from allure_commons.logger import AllureFileLogger
+
+        self._tests.update((one.manifest, one.entry) for one in bindings)
+        loaded = [self._report.load(path) for path in sorted({one.manifest for one in bindings})]
+        self._scopes = scopes(loaded, self._report.options.root)
+        for plugin in plugin_manager.get_plugins():
+            if type(plugin) is AllureFileLogger:
+                self._logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
+                plugin_manager.unregister(plugin)
+                plugin_manager.register(self._logger)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        self._item, self._repetition = item, 0
+
+    def pytest_manifest_finished(self, run: Run) -> None:
+        with self._report.writing("Allure's files about the run were not written", run):
+            write_run_files(self._folder, self._report)
+        if run.corrections:
+            with self._report.writing("Allure's results have no corrected verdicts", run):
+                for stem, result in results.corrected_results(self._folder, run):
+                    write_result(self._folder, stem, result, self._report.options.report_mode)
+            run.warnings.append(
+                "Allure has of what was corrected the status alone; "
+                "--manifest-audit --alluredir=... writes its results again"
+            )
+
+    def pytest_unconfigure(self) -> None:
         for context in self._contexts.values():
             if context.ledger is not None:
                 context.ledger.close()
         self._contexts.clear()
+        if self._logger is not None:
+            from allure_commons import plugin_manager
 
-    def of_attempts(
+            plugin_manager.unregister(self._logger)
+            plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
+            self._logger = None
+
+    def _take(self, result: TestResult) -> bool:
+        """Write the result that allure-pytest has made of an entry's test, completed.
+
+        Returns False where allure-commons has to write it: it is of another test, or what completes
+        it cannot be read.
+        """
+        binding = None if self._item is None else binding_of(self._item)
+        if self._item is None or binding is None:
+            return False
+        if binding.group is not None:
+            self._complete_group(self._item, binding, result)
+        if binding.entry is None:
+            return False
+        repetition = self._repetition
+        self._repetition += 1
+        try:
+            for stem, whole in self._results(self._item, binding, result, repetition):
+                write_result(self._folder, stem, whole, self._report.options.report_mode)
+        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
+            text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
+            if text not in self._report.notices:
+                self._report.notices.append(text)
+            return False
+        return True
+
+    def _results(
         self, item: pytest.Item, binding: Binding, result: TestResult, repetition: int
     ) -> Iterator[tuple[str, Json]]:
         """Yield ``(file's stem, result)`` of all attempts at the test's entry, the last one last.
@@ -353,7 +464,7 @@ class Entries:
             yield name, {"uuid": name} | earlier | {"attachments": written}
         yield stem, final
 
-    def complete_group(self, item: pytest.Item, binding: Binding, result: TestResult) -> None:
+    def _complete_group(self, item: pytest.Item, binding: Binding, result: TestResult) -> None:
         """Change allure-pytest's result of the test of a group of entries before it is written.
 
         A failed test is ``broken`` unless the group's outcome is ``failed``: the outcome of its
@@ -363,30 +474,25 @@ class Entries:
 
         assert binding.group is not None
         context = self._context(binding.manifest)
-        properties = {
-            name.removeprefix("manifest_"): value
-            for name, value in item.user_properties
-            if name.startswith("manifest_")
-        }
-        if result.status == "failed" and properties.get("outcome") != "failed":
+        told = dict(item.user_properties)
+        if result.status == "failed" and told.get("manifest_outcome") != "failed":
             result.status = "broken"
         others = results.other_parameters(item)
         result.historyId = history_id(context.scope, GROUP, binding.group, others)
         result.testCaseId = result.historyId
         result.parameters = [
-            Parameter(name="group", value=visible(str(properties.get("group", "")))),
+            Parameter(name="group", value=visible(str(told.get("manifest_group", "")))),
             *(one for one in result.parameters if one.name != BUILTIN_GROUP),
             *(
-                Parameter(name=name.replace("_", " "), value=str(properties[name]), excluded=True)
+                Parameter(name=name.replace("_", " "), value=str(told[key]), excluded=True)
                 for name in ("run", *_COUNTS)
-                if name in properties
+                if (key := f"manifest_{name}") in told
             ),
         ]
-        suites = results.SUITES
-        result.labels = [one for one in result.labels if one.name not in suites]
+        result.labels = [one for one in result.labels if one.name not in results.SUITES]
         result.labels += [
             Label(name=name, value=visible(part))
-            for name, part in zip(suites, _plan_of(context.manifest), strict=False)
+            for name, part in zip(results.SUITES, _plan_of(context.manifest), strict=False)
         ]
 
     def _context(self, path: Path) -> _Context:
@@ -394,9 +500,8 @@ class Entries:
         if known is None or known.ledger is None:
             manifest, stored = self._report.load(path), self._report.ledgers().get(path)
             ledger = None if stored is None else Ledger.open(stored)
-            name = short_path(manifest.path, self._report.options.root)
             info = None if ledger is None else ledger.info.read()
-            known = _Context(manifest, self._scopes.get(path, path.name), name, ledger, info)
+            known = _Context(manifest, self._scopes.get(path, path.name), ledger, info)
             self._contexts[path] = known
         return known
 
@@ -405,11 +510,9 @@ class Entries:
     ) -> results.Subject:
         others = results.other_parameters(item)
         test = BUILTIN if is_builtin(item) else str(result.fullName)
-        found = (
-            {}
-            if context.ledger is None
-            else read_trees(context.ledger, record.attempts, steps.MOST)
-        )
+        ledger, info = context.ledger, context.info
+        trees = {} if ledger is None else read_trees(ledger, record.attempts, steps.MOST)
+        name = short_path(context.manifest.path, self._report.options.root)
         return results.Subject(
             own=results.own_result(
                 item,
@@ -418,11 +521,11 @@ class Entries:
                 history_id(context.scope, test, record.id, others),
                 [*_plan_of(context.manifest), record.entry.task],
             ),
-            location=f"{context.name}:{record.line}",
-            planned_at=None if context.info is None else context.info.created_at,
+            location=f"{name}:{record.line}",
+            planned_at=None if info is None else info.created_at,
             live=not self._report.options.audit,
-            run=None if context.info is None else context.info.run,
-            trees={root: steps.step_of_tree(tree) for root, tree in found.items()},
+            run=None if info is None else info.run,
+            trees={root: steps.step_of_tree(tree) for root, tree in trees.items()},
         )
 
     def _title(self, item: pytest.Item, result: TestResult, record: EntryRecord) -> str:
@@ -438,145 +541,3 @@ class Entries:
         if binding is not None and self._tests[binding.manifest, record.id] > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name
-
-
-def _plan_of(manifest: Manifest) -> list[str]:
-    """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
-    parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
-    return [part for part in parts if part]
-
-
-_COUNTS: Final = (
-    *("entries", "passed", "failed", "errors", "pending", "skipped"),
-    *("descendants", "descendants_failed"),
-)
-# Ids
-
-_ENCODED = json.JSONEncoder(ensure_ascii=False).encode
-GROUP = "entries"
-"""Names the test of a group of entries."""
-BUILTIN = "entry"
-"""Names the test of an entry that no test of the project verifies."""
-
-
-def scopes(manifests: Iterable[Manifest], root: Path) -> dict[Path, str]:
-    """Return the scope of each manifest's history ids, by the manifest's file.
-
-    The scope is the workflow and its mode, so that a plan in a file of another name continues the
-    same history. It is the file's path if the manifest has no workflow, or if another manifest of
-    the session has the same workflow and mode.
-    """
-    found: dict[Path, str] = {}
-    by_plan: dict[str, list[Path]] = {}
-    for manifest in manifests:
-        path = manifest.path.resolve()
-        header = manifest.header
-        found[path] = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
-        if header.workflow:
-            plan = _ENCODED([header.workflow, header.mode])
-            by_plan.setdefault(plan, []).append(path)
-    found |= {paths[0]: plan for plan, paths in by_plan.items() if len(paths) == 1}
-    return found
-
-
-def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, str]] = ()) -> str:
-    """Return an id that is equal for the same entry, plan and test, and differs for any other.
-
-    ``others``: further parameters of the test. The id is hexadecimal: it stays unique in tools that
-    fold case or drop punctuation.
-    """
-    return _digest(_ENCODED([scope, test, entry, sorted(others)]))
-
-
-def result_id(history: str, task_id: str, repetition: int) -> str:
-    """Return the UUID of one attempt's result; a repeated report replaces the earlier file.
-
-    ``repetition``: how often this attempt was judged before, as pytest-rerunfailures does.
-    """
-    found = _digest(json.dumps([history, task_id, repetition]))
-    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
-
-
-class AllureReport:
-    """Report the tests of entries; registered if ``--alluredir`` is given."""
-
-    def __init__(self, config: pytest.Config, report: RunReport) -> None:
-        self._config = config
-        self._report = report
-        self._folder = Path(config.option.allure_report_dir).absolute()
-        self._entries: Entries | None = None
-        self._logger: EntryLogger | None = None
-        self._item: pytest.Item | None = None
-        self._repetition = 0
-        self._runs: list[Run] = []
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Stand before allure-commons' file logger if tests of entries were collected."""
-        bindings = [found for item in session.items if (found := binding_of(item)) is not None]
-        if not bindings or self._entries is not None:
-            return
-        from allure_commons import plugin_manager
-        from allure_commons.logger import AllureFileLogger
-
-        self._entries = Entries(self._config, self._report, self._folder, bindings)
-        for plugin in plugin_manager.get_plugins():
-            if type(plugin) is AllureFileLogger:
-                self._logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
-                plugin_manager.unregister(plugin)
-                plugin_manager.register(self._logger)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        self._item, self._repetition = item, 0
-
-    def pytest_manifest_finished(self, run: Run) -> None:
-        self._runs.append(run)
-        with self._report.writing("Allure's files about the run were not written", run):
-            write_run_files(self._folder, self._report, self._runs)
-        if run.corrections:
-            with self._report.writing("Allure's results have no corrected verdicts", run):
-                for stem, result in results.corrected_results(self._folder, run):
-                    write_result(self._folder, stem, result, self._report.options.report_mode)
-            run.warnings.append(
-                "Allure has of what was corrected the status alone; "
-                "--manifest-audit --alluredir=... writes its results again"
-            )
-
-    def pytest_unconfigure(self) -> None:
-        if self._entries is not None:
-            self._entries.close()
-        if self._logger is not None:
-            from allure_commons import plugin_manager
-
-            plugin_manager.unregister(self._logger)
-            plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
-            self._logger = None
-
-    def _take(self, result: TestResult) -> bool:
-        """Write the result that allure-pytest has made of an entry's test, completed.
-
-        Returns False where allure-commons has to write it: it is of another test, or what completes
-        it cannot be read.
-        """
-        binding = None if self._item is None else binding_of(self._item)
-        if self._item is None or self._entries is None or binding is None:
-            return False
-        if binding.group is not None:
-            self._entries.complete_group(self._item, binding, result)
-        if binding.entry is None:
-            return False
-        repetition = self._repetition
-        self._repetition += 1
-        try:
-            for stem, whole in self._entries.of_attempts(self._item, binding, result, repetition):
-                write_result(self._folder, stem, whole, self._report.options.report_mode)
-        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
-            text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
-            if text not in self._report.notices:
-                self._report.notices.append(text)
-            return False
-        return True

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels that a test has once; the test's own take precedence over its entry's."""
-_OF_AN_ATTEMPT = frozenset({"verdict", "host", "thread"})
 _ENTRY = "entry"
 _EXCLUDED = ("run", "attempt", "task id", "worker", "wait", "runtime", "cost")
 """``_ENTRY`` is a parameter that identifies the test; ``_EXCLUDED`` are no part of its identity."""
@@ -79,6 +78,8 @@ def own_result(
 ) -> Result:
     """Return what a test has reported of itself, by what allure-pytest has made of it.
 
+    Labels are pairs of name and value, links are triples of type, address and name.
+
     ``title``: the name that is shown; ``hierarchy``: workflow, mode and task, without missing ones.
     """
     from attr import asdict
@@ -93,16 +94,15 @@ def own_result(
         "name": visible(title),
         "fullName": str(result.fullName),
         "historyId": history,
+        "testCaseId": history,
+        "stage": "finished",
         "titlePath": [visible(part) for part in hierarchy],
         "description": escaped(doc, MOST) if doc else None,
         "labels": _own_labels(item, result),
         "parameters": [*identifying, *_dynamic(item, result)],
         "steps": whole.get("steps", []),
         "attachments": whole.get("attachments", []),
-        "links": [
-            {"type": str(one.type), "url": str(one.url), "name": str(one.name)}
-            for one in result.links
-        ],
+        "links": [(str(one.type), str(one.url), str(one.name)) for one in result.links],
     }
 
 
@@ -115,14 +115,14 @@ def _dynamic(item: pytest.Item, result: TestResult) -> Iterator[Json]:
             yield shown | ({"mode": one.mode} if one.mode else {}) | {"excluded": True}
 
 
-def _own_labels(item: pytest.Item, result: TestResult) -> list[Json]:
+def _own_labels(item: pytest.Item, result: TestResult) -> list[tuple[str, str]]:
     """Return the test's labels without those of host, thread, folders and its entry's tags."""
     from allure_pytest.utils import allure_suite_labels  # type: ignore[import-untyped]  # no types
 
     folders = {(str(name), str(value)) for name, value in allure_suite_labels(item)}
     tags = tags_of(item)
     return [
-        {"name": name, "value": value}
+        (name, value)
         for name, value in ((str(one.name), str(one.value)) for one in result.labels)
         if (name, value) not in folders
         and (name not in _UNWANTED or (name == "tag" and value not in tags))
@@ -150,22 +150,16 @@ def last_sent(record: EntryRecord) -> AttemptRecord | None:
     return sent[-1] if sent else None
 
 
-def _base_fields(
-    record: EntryRecord, subject: Subject, one: AttemptRecord | None, documents: str | None = None
-) -> Result:
-    """Return the fields that name and describe a test; ``documents``: Markdown of its receipt."""
+def _of_attempt(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> Result:
+    """Return the test's own result with what an attempt says of it, but status, steps and links."""
     own = subject.own
-    described = description(record, one, subject.location, own["description"], documents)
-    html = {"descriptionHtml": own["descriptionHtml"]} if "descriptionHtml" in own else {}
+    fields = {name: value for name, value in own.items() if name != "statusDetails"}
     return {
-        "name": own["name"],
-        "fullName": own["fullName"],
-        "historyId": own["historyId"],
-        "testCaseId": own["historyId"],
-        "titlePath": own["titlePath"],
-        "stage": "finished",
-        "description": described,
-        **html,
+        **fields,
+        **times(one, subject),
+        "description": description(record, one, subject.location, own["description"]),
+        "parameters": _parameters_of(record, subject, one),
+        "labels": _labels(record, subject, one),
     }
 
 
@@ -181,19 +175,17 @@ def final_result(
     says of them.
     """
     last, documents, own = last_sent(record), small_documents(record), subject.own
-    result = _base_fields(record, subject, last, documents) | times(last, subject)
+    result = _of_attempt(record, subject, last)
+    if documents is not None:
+        result["description"] += f"\n\n{documents}"
     status, message, trace = _decided(record, subject)
     result["status"] = status
     if details := _details(record, status, message, trace):
         result["statusDetails"] = details
-    result["parameters"] = _parameters_of(record, subject, last)
     result["parameters"] += [one for one in own["parameters"] if one.get("excluded")]
     result["steps"] = _all_steps(record, subject)
-    result["labels"] = _labels(record, subject, last)
-    links = dict.fromkeys((one["type"], one["url"], one["name"]) for one in own["links"])
-    links |= dict.fromkeys(steps.links_of(record.entry, issue))
+    links = dict.fromkeys([*own["links"], *steps.links_of(record.entry, issue)])
     result["links"] = [{"type": kind, "url": url, "name": name} for kind, url, name in links]
-    result["uuid"] = own["uuid"]
     written = write(attachments_of_last(record)) if documents is None else []
     result["attachments"] = [*written, *own["attachments"]]
     return result
@@ -216,23 +208,19 @@ def _parameters_of(record: EntryRecord, subject: Subject, one: AttemptRecord | N
 
 
 def _labels(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> list[Json]:
-    pairs = [(label["name"], label["value"]) for label in subject.own["labels"]]
+    """Return the labels of test and entry, the attempt's verdict, and, if a worker had it, host and
+    thread for the timeline."""
+    pairs = [*subject.own["labels"]]
     has = {name for name, _ in pairs}
     if not has & set(SUITES):
         pairs += zip(SUITES, subject.own["titlePath"], strict=False)
     pairs += [pair for pair in steps.labels_of(record.entry) if pair[0] not in has & _ONE_OF]
     pairs += [("tag", visible(tag)) for tag in record.entry.tags]
     pairs += [("tag", REUSED)] if record.reused_from is not None else []
-    unique: list[Json] = [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
-    return [*unique, *_attempt_labels(record, one)]
-
-
-def _attempt_labels(record: EntryRecord, one: AttemptRecord | None) -> list[Json]:
-    """Return the attempt's verdict, and host and thread in the timeline if a worker had it."""
-    found = {"verdict": str((None if one is None else one.kind) or record.kind or "pending")}
+    pairs.append(("verdict", (None if one is None else one.kind) or record.kind or "pending"))
     if one is not None and one.place is not None:
-        found |= {"host": visible(one.host or "unknown"), "thread": visible(_thread(one))}
-    return [{"name": name, "value": value} for name, value in found.items()]
+        pairs += [("host", visible(one.host or "unknown")), ("thread", visible(_thread(one)))]
+    return [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
 
 
 def times(one: AttemptRecord | None, subject: Subject) -> dict[str, int]:
@@ -305,21 +293,16 @@ def earlier_results(
     latest, so an earlier attempt's times end before the last one's start.
     """
     before = final["start"]
-    kept = [label for label in final["labels"] if label["name"] not in _OF_AN_ATTEMPT]
     for one in sent_attempts(record)[:-1]:
-        status = steps.status_of(one.kind)
-        took = times(one, subject)
-        result = _base_fields(record, subject, one)
-        result |= {name: min(moment, before - 1) for name, moment in took.items()}
+        result = _of_attempt(record, subject, one)
+        result |= {name: min(result[name], before - 1) for name in ("start", "stop")}
         result |= {
-            "status": status,
-            "parameters": _parameters_of(record, subject, one),
-            "labels": [*kept, *_attempt_labels(record, one)],
+            "status": steps.status_of(one.kind),
             "links": final["links"],
             "steps": steps.steps_of([one], subject.planned_at, subject.trees),
         }
-        if status != "passed":
-            message = visible(steps.message_of(one.kind, one.sentence))
+        if one.kind != "passed":
+            message = steps.message_of(one.kind, one.sentence)
             result["statusDetails"] = {"message": message, "flaky": True}
         yield one, result
 
@@ -338,23 +321,23 @@ def corrected_results(folder: Path, run: Run) -> Iterator[tuple[str, Result]]:
     entries = [one.verdict.entry for one in run.corrections if one.verdict.verdict != "passed"]
     with run.read() as ledger:
         records = read_some(ledger, run.manifest, list(dict.fromkeys(entries)))
-    bad = {last.task_id: one for one in records if (last := last_sent(one)) is not None}
+    bad = {
+        last.task_id: one
+        for one in records
+        if one.kind not in (None, "passed") and (last := last_sent(one)) is not None
+    }
     for path in sorted(folder.glob(f"*{_END}")) if bad else ():
         found = _TASK.search(path.read_bytes())
-        record = None if found is None else bad.get(found[1].decode())
-        if record is not None and record.kind not in (None, "passed"):
-            result: Result = json.loads(path.read_text("utf-8"))
-            labels = [one for one in result["labels"] if one["name"] != "verdict"]
-            message = visible(steps.message_of(record.kind, record.sentence))
-            yield (
-                path.name.removesuffix(_END),
-                result
-                | {
-                    "status": steps.status_of(record.kind),
-                    "statusDetails": {**result.get("statusDetails", {}), "message": message},
-                    "labels": [*labels, {"name": "verdict", "value": record.kind}],
-                },
-            )
+        if found is None or (record := bad.get(found[1].decode())) is None:
+            continue
+        result: Result = json.loads(path.read_text("utf-8"))
+        result["status"] = steps.status_of(record.kind)
+        message = steps.message_of(record.kind, record.sentence)
+        result["statusDetails"] = {**result.get("statusDetails", {}), "message": message}
+        for label in result["labels"]:
+            if label["name"] == "verdict":
+                label["value"] = record.kind
+        yield path.name.removesuffix(_END), result
 
 
 def _thread(one: AttemptRecord) -> str:
@@ -369,24 +352,17 @@ _WIDTH = 300
 
 
 def description(
-    record: EntryRecord,
-    one: AttemptRecord | None,
-    location: str,
-    doc: str | None = None,
-    documents: str | None = None,
+    record: EntryRecord, one: AttemptRecord | None, location: str, doc: str | None
 ) -> str:
     """Return the Markdown that describes one attempt at an entry.
 
     ``one``: the attempt, None if none was sent; ``location``: the manifest's name and the line;
-    ``doc``: the test's own Markdown, which comes first; ``documents``: Markdown that comes last.
+    ``doc``: the test's own Markdown, which comes first.
     """
     last = one is None or one is record.last
-    status, sentence = record.kind, record.sentence
-    if one is not None and not last:
-        status, sentence = one.kind, one.sentence
-    paragraphs = [verbatim(_call(record.entry))]
-    if doc:
-        paragraphs.insert(0, doc)
+    decided = record if one is None or last else one
+    status, sentence = decided.kind, decided.sentence
+    paragraphs = [*([doc] if doc else []), verbatim(_call(record.entry))]
     if sentence is not None and status != "passed":
         paragraphs.append(escaped(sentence, MOST))
     rows = [("expected", ", ".join(_expectations(record.entry)))]
@@ -394,8 +370,6 @@ def description(
     rows += _metadata(record, last=last)
     rows.append(("ordered at", verbatim(location)))
     paragraphs.append("\n".join(f"- **{name}** {value}" for name, value in rows))
-    if documents is not None:
-        paragraphs.append(documents)
     return "\n\n".join(paragraphs)
 
 

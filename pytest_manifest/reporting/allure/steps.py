@@ -20,7 +20,7 @@ from pytest_manifest.analysis.records import AttemptRecord, TryRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.statuses import STATUSES, AllureStatus, VerdictStatus
-from pytest_manifest.text import plural, visible
+from pytest_manifest.text import many, plural, visible
 
 CATEGORIES: Final[Sequence[tuple[str, str, tuple[AllureStatus, ...]]]] = tuple(
     (one.title, name, (one.allure,)) for name, one in STATUSES.items() if one.title
@@ -35,7 +35,7 @@ def status_of(verdict: VerdictStatus | None) -> AllureStatus:
 
 def message_of(verdict: VerdictStatus | None, sentence: str | None) -> str:
     """Return the message that Allure shows; categories match the verdict at its beginning."""
-    return f"{verdict or 'pending'}: {sentence or 'it has no verdict'}"
+    return visible(f"{verdict or 'pending'}: {sentence or 'it has no verdict'}")
 
 
 SEVERITIES: Final = ("blocker", "critical", "normal", "minor", "trivial")
@@ -127,30 +127,23 @@ def steps_of(
     ``trees``: the step of an attempt's descendants, which comes last, by the attempt's task id.
     """
     if len(attempts) == 1:
-        return _whole_way(attempts[0], planned_at, trees)
+        return list(_way(attempts[0], planned_at, trees))
     return [_attempt(one, planned_at, trees) for one in attempts]
-
-
-def _whole_way(
-    one: AttemptRecord, planned_at: datetime | None, trees: Mapping[str, Json]
-) -> list[Json]:
-    steps = list(_way(one, planned_at))
-    if one.task_id in trees:
-        steps.append(trees[one.task_id])
-    return steps
 
 
 def _attempt(one: AttemptRecord, planned_at: datetime | None, trees: Mapping[str, Json]) -> Json:
     name = f"attempt {one.number}: {one.kind or 'pending'}"
     status = status_of(one.kind)
     step = step_between(name, one.sent_at, one.finished_at or one.started_at, status)
-    step["steps"] = _whole_way(one, planned_at, trees)
+    step["steps"] = list(_way(one, planned_at, trees))
     if status != "passed":
-        step["statusDetails"] = {"message": visible(message_of(one.kind, one.sentence))}
+        step["statusDetails"] = {"message": message_of(one.kind, one.sentence)}
     return step
 
 
-def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
+def _way(
+    one: AttemptRecord, planned_at: datetime | None, trees: Mapping[str, Json]
+) -> Iterator[Json]:
     """Yield an attempt's steps, each until the next one; the last says how far the attempt came."""
     if one.reason:
         yield step_between(f"planned again: {visible(one.reason)}", None, one.sent_at)
@@ -170,14 +163,14 @@ def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
         yield _started(one)
         last = "finished"
     status = status_of(one.kind)
+    name = f"not {last}"
     if one.finished_at is not None:
         name = "found dead" if one.was_found_dead else "finished"
-        end = step_between(name, one.finished_at, one.finished_at, status)
-    else:
-        end = step_between(f"not {last}", None, None, status)
     if status != "passed":
-        end["name"] = f"{end['name']}: {one.kind or 'pending'}"
-    yield end
+        name += f": {one.kind or 'pending'}"
+    yield step_between(name, one.finished_at, one.finished_at, status)
+    if one.task_id in trees:
+        yield trees[one.task_id]
 
 
 def _tried(one: TryRecord) -> Json:
@@ -238,8 +231,8 @@ def step_of_tree(tree: TreeRecord) -> Json:
     began = min((moment for moment in moments if moment is not None), default=None)
     statuses = {status_of(status) for status in tree.counts}
     worst: AllureStatus = next((one for one in _WORST_FIRST if one in statuses), "passed")
-    number = "1 descendant" if tree.total == 1 else f"{tree.total:,} descendants"
-    step = step_between(f"{number}: {_counted(tree.counts)}", began, tree.ended_at, worst)
+    name = f"{many(tree.total, 'descendant')}: {_counted(tree.counts)}"
+    step = step_between(name, began, tree.ended_at, worst)
     step["steps"] = _nested(tree)
     return step
 
@@ -281,7 +274,7 @@ def _step(one: DescendantRecord, *, critical: bool) -> Json:
 
 
 def _details(one: DescendantRecord) -> Json:
-    details: Json = {"message": visible(message_of(one.status, one.sentence))}
+    details: Json = {"message": message_of(one.status, one.sentence)}
     if one.failure is not None and (trace := one.failure.traceback or one.failure.error):
         details["trace"] = visible(trace)
     return details

@@ -341,19 +341,13 @@ def _notes(tasks: Sequence[DescendantRecord]) -> list[list[object]]:
     for place, one in enumerate(tasks):
         if one.status == "passed" or one.sentence is None:
             continue
-        said = pictured(one.sentence[:_SENTENCE])
-        failure = one.failure if len(notes) < _NOTES else None
-        if failure is None:
-            notes.append([place, said])
-            continue
-        error, trace = failure.error, failure.traceback
-        notes.append(
-            [
-                place,
-                said,
+        note: list[object] = [place, pictured(one.sentence[:_SENTENCE])]
+        if one.failure is not None and len(notes) < _NOTES:
+            error, trace = one.failure.error, one.failure.traceback
+            note += [
                 None if error is None else pictured(error[:_TEXT]),
                 None if trace is None else pictured(trace[-_TEXT:]),
-                pictured("\n".join(failure.log[-_LOG:])[-_TEXT:]) or None,
+                pictured("\n".join(one.failure.log[-_LOG:])[-_TEXT:]) or None,
             ]
-        )
+        notes.append(note)
     return notes
