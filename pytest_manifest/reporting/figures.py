@@ -140,11 +140,8 @@ def statistics_lines(stats: schema.SummaryStatistics, sheet: Sheet) -> Iterator[
 
 def _pace(stats: schema.SummaryStatistics) -> Iterator[str]:
     """Yield the run's duration and rate, and its numbers of retries and redeliveries."""
-    pace = []
-    if stats.duration is not None:
-        pace.append(duration_phrase(stats))
-    if stats.throughput is not None:
-        pace.append(job_rate(stats.throughput))
+    pace = [duration_phrase(stats)] if stats.duration is not None else []
+    pace += [job_rate(stats.throughput)] if stats.throughput is not None else []
     again = [plural(stats.retries, "retry")] if stats.retries else []
     again += [plural(stats.redeliveries, "redelivery")] if stats.redeliveries else []
     yield from (", ".join(phrases) for phrases in (pace, again) if phrases)
@@ -177,7 +174,10 @@ _RARE = ("errors", "skipped", "pending")
 
 def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line]:
     """Yield a table of counts by task, and one of times."""
-    shown = tasks if sheet.all else _most_numerous(tasks)
+    shown = tasks
+    if not sheet.all:
+        largest = sorted(tasks, key=lambda row: -row.count)[:_TASKS]
+        shown = sorted(largest, key=lambda row: row.task)
     names = [sheet.cut(row.task, _LONGEST) for row in shown]
     # Rare ones have a column only if one is not 0.
     counts = [n for n in _COUNTS if n not in _RARE or any(getattr(row, n) for row in shown)]
@@ -195,7 +195,11 @@ def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line
     if len(shown) < len(tasks):
         yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
     times = [
-        [name if what == "wait" or row.wait is None else "", what, *_spread_cells(spread)]
+        [
+            name if what == "wait" or row.wait is None else "",
+            what,
+            *map(seconds_cell, (spread.p50, spread.p95, spread.max)),
+        ]
         for name, row in zip(names, shown, strict=True)
         for what, spread in (("wait", row.wait), ("run", row.runtime))
         if spread is not None
@@ -203,15 +207,6 @@ def _by_task(tasks: Sequence[schema.SummaryTask], sheet: Sheet) -> Iterator[Line
     if times:
         yield BLANK
         yield from table_lines(["seconds", "", "#p50", "#p95", "#max"], times, sheet)
-
-
-def _most_numerous(tasks: Sequence[schema.SummaryTask]) -> list[schema.SummaryTask]:
-    largest = sorted(tasks, key=lambda row: -row.count)[:_TASKS]
-    return sorted(largest, key=lambda row: row.task)
-
-
-def _spread_cells(times: schema.SummarySpread) -> tuple[str, ...]:
-    return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
 
 
 # Entries

@@ -318,7 +318,9 @@ class Footer:
         self.shown = False
         try:
             for file in {id(file): file for file in files}.values():
-                self._watch(file)
+                # Raises AttributeError for a file that cannot be watched.
+                file.write = self._watching(file.write)  # type: ignore[method-assign]
+                self._watched.append(file)
         except BaseException:
             self.close()
             raise
@@ -363,11 +365,6 @@ class Footer:
                     with contextlib.suppress(AttributeError):  # another program has removed it
                         del file.write
                 self._watched.clear()
-
-    def _watch(self, file: TextIO) -> None:
-        # Raises AttributeError for a file that cannot be watched.
-        file.write = self._watching(file.write)  # type: ignore[method-assign]
-        self._watched.append(file)
 
     def _watching(self, write: Callable[[str], int]) -> Callable[[str], int]:
         def watched(text: str) -> int:

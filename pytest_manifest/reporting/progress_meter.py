@@ -13,10 +13,8 @@ from pytest_manifest.schema.statuses import UNSENT, outcome
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
-    from pytest_manifest.run.inflight import PendingAttempt
     from pytest_manifest.run.run import Run
     from pytest_manifest.schema import VerdictStatus
-    from pytest_manifest.schema.facts import HandedOn
 
 SPAN: Final = 20.0
 """Seconds over which a rate is measured; more if fewer than ENOUGH verdicts came in them."""
@@ -105,11 +103,16 @@ class Meter:
         for reader in self._readers:
             counts.update(reader.status_counts())
         attempts = [one for reader in self._readers for one in reader.run.in_flight()]
+        # None runs what waits for its next try, and that whose process has died.
         started = [
-            (since, one.entry.id) for one in attempts if (since := _running_since(one)) is not None
+            (one.started, one.entry.id)
+            for one in attempts
+            if one.is_running and one.loss is None and one.started is not None
         ]
         stranded = sum(one.stranded for one in attempts)
         retries = [end for one in attempts if (end := one.between) and end.how == "retry"]
+        due = [end.next_at for end in retries if end.next_at is not None]
+        deserted = [at for one in self._readers if (at := one.run.signals.nobody_since) is not None]
         shown = Counter[str]()
         for status, count in counts.items():
             shown["lost" if status == "lost" else outcome(status)] += count
@@ -134,15 +137,10 @@ class Meter:
             eta=self._eta(now, done, rate, apart=len(started) + stranded),
             slowest=(slowest, now - since) if started else None,
             stranded=stranded,
-            unattended=self._unattended(now),
+            unattended=now - min(deserted) if deserted else None,
             retrying=len(retries),
-            next_try=_next_try(retries),
+            next_try=(min(due) - utc_now()).total_seconds() if due else None,
         )
-
-    def _unattended(self, now: float) -> float | None:
-        """Return the longest time for which a run has seen no worker, None if each has."""
-        since = [at for one in self._readers if (at := one.run.signals.nobody_since) is not None]
-        return now - min(since) if since else None
 
     def _eta(self, now: float, done: int, rate: float | None, *, apart: int) -> float | None:
         """Return the seconds until all waiting entries have a verdict, None without an estimate.
@@ -170,18 +168,6 @@ class Meter:
     def close(self) -> None:
         for reader in self._readers:
             reader.ledger.close()
-
-
-def _running_since(attempt: PendingAttempt) -> float | None:
-    """Return when it began (monotonic s), None where no process runs it: one that waits for its
-    next try keeps none, and neither does one whose process has died."""
-    return attempt.started if attempt.is_running and attempt.loss is None else None
-
-
-def _next_try(between: Sequence[HandedOn]) -> float | None:
-    """Return the seconds until the first of these tries is due, None where no time is known."""
-    due = [end.next_at for end in between if end.next_at is not None]
-    return (min(due) - utc_now()).total_seconds() if due else None
 
 
 class _RunReader:

@@ -44,11 +44,11 @@ _SUMMARIES: Final = pytest.StashKey[dict[Path, schema.RunSummary]]()
 
 
 def summary_of(
-    run: Run, config: pytest.Config, take: Callable[[EntryRecord], object] | None = None
+    run: Run, config: pytest.Config, take: Callable[[EntryRecord], EntryRecord] | None = None
 ) -> schema.RunSummary:
     """Return the summary of a run that is over, but its entries; made once a session.
 
-    ``take`` is called with the record of each entry on the way, which makes the summary anew.
+    ``take`` is given the record of each entry, and returns it, which makes the summary anew.
     Raises LedgerError or ManifestError if ledger or manifest cannot be read.
     """
     known = config.stash.setdefault(_SUMMARIES, {})
@@ -63,20 +63,16 @@ def make_summary(
     run: ReportedRun,
     root: Path,
     comparison: schema.SummaryComparison | None = None,
-    take: Callable[[EntryRecord], object] | None = None,
+    take: Callable[[EntryRecord], EntryRecord] | None = None,
 ) -> schema.RunSummary:
     """Make the summary of a run in one pass over its records. Raises ManifestError, LedgerError."""
     from pytest_manifest.analysis.statistics import statistics
     from pytest_manifest.reporting.descendants import read_trees
 
-    def noted(record: EntryRecord) -> EntryRecord:
-        if take is not None:
-            take(record)
-        return record
-
     with records_of(run) as records, run.read() as ledger:
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        found = statistics(map(noted, records), run.info, parts, tree_end, read_trees(ledger))
+        taken = records if take is None else map(take, records)
+        found = statistics(taken, run.info, parts, tree_end, read_trees(ledger))
         budget = ledger.info.get_meta(BUDGET)
         return schema.RunSummary(
             run=_run(run, ledger, root),
@@ -179,13 +175,12 @@ def _last(run: Run, folder: Path) -> Path | None:
     earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:
         shard = ledger.info.shard()
-    for path in known:
+    for path in known - {run.ledger_path}:
         with Ledger.open(path) as ledger:
-            info = ledger.info.read()
-            if ledger.info.shard() not in (None, shard):
-                continue  # it has run other entries
-            if path != run.ledger_path and info.age < run.info.age and ledger.verdicts.counts():
-                earlier.append((info.age, path))
+            age, is_ours = ledger.info.read().age, ledger.info.shard() in (None, shard)
+            # Another shard has run other entries.
+            if is_ours and age < run.info.age and ledger.verdicts.counts():
+                earlier.append((age, path))
     return max(earlier)[1] if earlier else None
 
 
@@ -356,11 +351,12 @@ class SummaryWriter(contextlib.ExitStack):
         }
         self._head = b""
 
-    def add(self, record: EntryRecord) -> None:
-        """Take the next entry, in the manifest's order."""
+    def add(self, record: EntryRecord) -> EntryRecord:
+        """Take the next entry, in the manifest's order, and return it."""
         is_bad, has_passed = record.outcome in BAD, record.outcome == "passed"
         group = "failed" if is_bad else "succeeded" if has_passed else "unfinished"
         self._spools[group].write(b",\n  " + to_json(summary_fields(record)))
+        return record
 
     def finish(self, found: schema.RunSummary) -> None:
         """Take what is known after the last entry."""

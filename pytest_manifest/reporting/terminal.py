@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -164,11 +164,8 @@ def _causes(report: RunReport) -> list[_Found]:
     """Return the causes of all runs, the largest first."""
     found: list[_Found] = []
     for run in report.runs:
-        try:
-            causes = summary_of(run, report.config).statistics.causes
-        except ManifestToolError:
-            continue  # the run's own lines say so
-        found += ((cause, run) for cause in causes)
+        with suppress(ManifestToolError):  # the run's own lines say so
+            found += ((cause, run) for cause in summary_of(run, report.config).statistics.causes)
     return sorted(found, key=lambda one: -one[0].count)
 
 
@@ -259,21 +256,17 @@ def hide_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     except ManifestToolError:
         return
     hidden = config.stash.setdefault(_ALL, {})
-    for kind in _KINDS:
-        every = reporter.stats.get(kind, [])
-        few = list(_shown(every, named))
-        if len(few) < len(every):
-            hidden[kind], reporter.stats[kind] = every, few
+    for kind in reporter.stats.keys() & {*_KINDS}:
+        hidden[kind] = reporter.stats[kind]
+        reporter.stats[kind] = list(_shown(hidden[kind], named))
 
 
 def show_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> int:
     """Give pytest all failures back; return how many were hidden."""
-    number = 0
     hidden = report.config.stash.get(_ALL, {})
-    while hidden:
-        kind, every = hidden.popitem()
-        number += len(every) - len(reporter.stats[kind])
-        reporter.stats[kind] = every
+    number = sum(len(every) - len(reporter.stats[kind]) for kind, every in hidden.items())
+    reporter.stats.update(hidden)
+    hidden.clear()
     return number
 
 
@@ -444,18 +437,18 @@ def _heading(summary: RunSummary, name: str) -> str:
 def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
     """Yield the lines that name the run's files and addresses."""
     root = report.options.root
+    found: list[tuple[str, Path | str]] = []
     if run.ledger_path.parent != report.options.ledgers:
         yield "  judged apart: what the run itself has kept stays as it was"
     else:
-        kept = {"ledger": run.ledger_path, "receipts": run.files.receipts, "log": run.files.log}
-        yield from (_artifact_line(kind, path, root) for kind, path in kept.items())
-        logs = run.files.worker_logs()
+        files, logs = run.files, run.files.worker_logs()
+        found += [("ledger", run.ledger_path), ("receipts", files.receipts), ("log", files.log)]
         if len(logs) > 1:
-            every = short_path(run.files.worker_logs_pattern, root)
-            yield _artifact_line("workers", f"{every} ({len(logs)} files)", root)
+            every = short_path(files.worker_logs_pattern, root)
+            found.append(("workers", f"{every} ({len(logs)} files)"))
         else:
-            yield from (_artifact_line("worker", log, root) for log in logs)
-    for kind, location in artifacts(report.config, run.info.run):
+            found += (("worker", log) for log in logs)
+    for kind, location in [*found, *artifacts(report.config, run.info.run)]:
         yield _artifact_line(kind, location, root)
 
 

@@ -188,13 +188,8 @@ def _properties(folder: Path, ours: Mapping[str, str]) -> str:
 
 def _escaped(text: str, *, key: bool = False) -> str:
     """Escape text for a ``.properties`` file, in ASCII."""
-    shown = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    if key:
-        shown = shown.replace(" ", "_").replace("=", "\\=").replace(":", "\\:")
-    units = (ord(char) for char in shown)
-    return "".join(
-        chr(unit) if 31 < unit < 127 else json.dumps(chr(unit)).strip('"') for unit in units
-    )
+    shown = json.dumps(text)[1:-1].replace('\\"', '"')
+    return shown.replace(" ", "_").replace("=", "\\=").replace(":", "\\:") if key else shown
 
 
 def _categories(folder: Path) -> list[dict[str, object]]:

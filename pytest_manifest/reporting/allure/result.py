@@ -178,10 +178,8 @@ def final_result(
     result = _of_attempt(record, subject, last)
     if documents is not None:
         result["description"] += f"\n\n{documents}"
-    status, message, trace = _decided(record, subject)
-    result["status"] = status
-    if details := _details(record, status, message, trace):
-        result["statusDetails"] = details
+    result["status"], details = _decided(record, subject)
+    result |= {"statusDetails": details} if details else {}
     result["parameters"] += [one for one in own["parameters"] if one.get("excluded")]
     result["steps"] = _all_steps(record, subject)
     links = dict.fromkeys([*own["links"], *steps.links_of(record.entry, issue)])
@@ -239,38 +237,29 @@ def times(one: AttemptRecord | None, subject: Subject) -> dict[str, int]:
     return {"start": start, "stop": max(start, stop)}
 
 
-def _decided(record: EntryRecord, subject: Subject) -> tuple[AllureStatus, str | None, str | None]:
-    """Return status, message and trace: the verdict's where it is bad, else the test's own, also
-    where the test was expected to fail, or did not run."""
+def _decided(record: EntryRecord, subject: Subject) -> tuple[AllureStatus, Json]:
+    """Return status and details: the verdict's where it is bad, else the test's own, also where the
+    test was expected to fail, or did not run."""
     kind, own = record.kind, subject.own.get("status")
-    details = subject.own.get("statusDetails", {})
-    message = details.get("message")
+    told = {**subject.own.get("statusDetails", {})}
     if kind is None:
         own = "broken" if own in ("failed", "broken") else own
     elif kind != "passed":
-        status, message = steps.status_of(kind), steps.message_of(kind, record.sentence)
+        status = steps.status_of(kind)
+        told["message"] = steps.message_of(kind, record.sentence)
         is_expected = own == "passed" or (own == "skipped" and status != "skipped")
         own = own if is_expected else status
-    return own or "skipped", message, details.get("trace")
-
-
-def _details(
-    record: EntryRecord, status: AllureStatus, message: str | None, trace: str | None
-) -> Json:
-    details: Json = {}
-    if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:
+    details: Json = {name: visible(told[name]) for name in ("message", "trace") if told.get(name)}
+    if record.verdict is not None and kind != "passed" and record.verdict.mismatches:
         differing = record.verdict.mismatches
         details["expected"] = "\n".join(visible(f"{m.path}: {m.expected}") for m in differing)
         details["actual"] = "\n".join(visible(f"{m.path}: {m.actual}") for m in differing)
-    details |= {
-        name: visible(text) for name, text in (("message", message), ("trace", trace)) if text
-    }
     sent = sent_attempts(record)
     if len(sent) > 1 or any(one.retries for one in sent):
         details["flaky"] = True
-    if status in ("failed", "broken") and steps.is_known(record.entry):
+    if own in ("failed", "broken") and steps.is_known(record.entry):
         details["known"] = True
-    return details
+    return own or "skipped", details
 
 
 def _all_steps(record: EntryRecord, subject: Subject) -> list[Json]:

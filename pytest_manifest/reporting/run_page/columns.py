@@ -87,7 +87,7 @@ class Columns:
             "sent": None if last is None else self.since(last.sent_at),
             "wait": rounded(None if last is None else last.wait),
             "runtime": rounded(None if last is None else last.runtime),
-            "cost": cost_figure(sum(costs)) if costs else None,
+            "cost": rounded(sum(costs), COST_DIGITS) if costs else None,
         }
         for name, value in row.items():
             self.rows[name].append(value)
@@ -154,14 +154,13 @@ def _reason(record: EntryRecord) -> str | None:
     return pictured(brief(record.verdict, record.receipt))
 
 
-def cost_figure(value: float | None) -> float | None:
-    """Round a cost to six significant digits: a call may cost a ten-thousandth."""
-    return None if value is None else float(f"{value:.6g}")
+def rounded(value: float | None, digits: int = 4) -> float | None:
+    """Round a duration, rate or share to as many significant digits as are shown."""
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
-def rounded(value: float | None) -> float | None:
-    """Round a duration, rate or share to four significant digits, as many as are shown."""
-    return None if value is None else float(f"{value:.4g}")
+COST_DIGITS: Final = 6
+"""Significant digits of a cost: a call may cost a ten-thousandth."""
 
 
 # Pauses

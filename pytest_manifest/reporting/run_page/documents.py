@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
-from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
+from pytest_manifest.reporting.run_page.columns import COST_DIGITS, rounded
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.schema.summary import RunSummary, SummaryComparison
@@ -132,7 +132,7 @@ def statistics_document(summary: RunSummary) -> dict[str, object]:
     figures["causes"] = figures["causes"][:MOST_CAUSES]
     return {name: shown(value) for name, value in figures.items()} | {
         "more_causes": max(0, len(found.causes) - MOST_CAUSES),
-        "cost": cost_figure(summary.cost.total),
+        "cost": rounded(summary.cost.total, COST_DIGITS),
     }
 
 
@@ -257,21 +257,16 @@ def _actual(record: EntryRecord, text: Shortening) -> str | None:
 
 def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
     plain = ("number", "task_id", "kind", "reason", "wait", "runtime", "place", "host")
-    moments = {
-        "sent": attempt.sent_at,
-        "received": attempt.received_at,
-        "started": attempt.started_at,
-        "finished": attempt.finished_at,
-    }
+    moments = ("sent", "received", "started", "finished")
     found = {
         **{name: shown(getattr(attempt, name)) for name in plain},
         "outcome": outcome_of(attempt.kind),
         "sentence": attempt.sentence and pictured(attempt.sentence)[:_SENTENCE],
-        **{name: since(moment) for name, moment in moments.items()},
+        **{name: since(getattr(attempt, f"{name}_at")) for name in moments},
         "executions": attempt.executions if attempt.executions > 1 else None,
         "redelivered": attempt.redelivered or None,
         "retries": attempt.retries or None,
-        "cost": cost_figure(attempt.cost),
+        "cost": rounded(attempt.cost, COST_DIGITS),
     }
     return {name: value for name, value in found.items() if value is not None}
 

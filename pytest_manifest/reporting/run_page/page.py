@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -160,7 +161,6 @@ class _Body:
         self._file = file
         self._metadata = metadata
         self._columns = Columns(metadata.summary.run.created_at)
-        self._block: list[dict[str, object]] = []
         self._over_time = documents.OverTime(self._columns.origin, metadata.written)
         source = metadata.trees
         self._trees = None if source is None else TreeColumns(self._columns, source)
@@ -173,25 +173,25 @@ class _Body:
 
     def write(self, records: Iterable[EntryRecord]) -> None:
         """Write the details of each record, and all data after the last one."""
-        for record in records:
-            self._columns.add(record)
-            self._over_time.add(record.receipt)
-            self._block.append(documents.details(record, self._columns.since, self._limit))
-            if self._trees is not None:
-                self._trees.add(len(self._block) - 1, record)
-            if len(self._block) == BLOCK:
-                self._close_block()
-        if self._block:
-            self._close_block()
+        found = map(self._details, records)
+        while block := list(islice(found, BLOCK)):
+            self._write_block(block)
         self._write_data()
 
-    def _close_block(self) -> None:
-        self._spent += self._write_packed(f"details-{self._blocks}", self._block)
+    def _details(self, record: EntryRecord) -> dict[str, object]:
+        """Collect an entry's row, points and trees, and return its details."""
+        self._columns.add(record)
+        self._over_time.add(record.receipt)
+        if self._trees is not None:
+            self._trees.add((len(self._columns.rows["id"]) - 1) % BLOCK, record)
+        return documents.details(record, self._columns.since, self._limit)
+
+    def _write_block(self, block: list[dict[str, object]]) -> None:
+        self._spent += self._write_packed(f"details-{self._blocks}", block)
         if self._trees is not None and (trees := self._trees.close_block(self._blocks)):
             self._write_packed(f"trees-{self._blocks}", trees)
         self._blocks += 1
-        self._limit = self._next_limit(len(self._block))
-        self._block = []
+        self._limit = self._next_limit(len(block))
 
     def _write_packed(self, name: str, value: object) -> int:
         """Write a value that the page unpacks when it is asked for; return its bytes."""
