@@ -139,18 +139,15 @@ class RunReport:
 
         An xdist worker, which knows of no run and shows nothing, tells its controller at its end.
         """
-        if self.role == "worker":
-            output: dict[str, list[str]] = getattr(self.config, "workeroutput", {})
-            told = output.setdefault(UNWRITTEN, [])
-            if fault not in told:
-                told.append(fault)
-            return
-        self.lacks_artifacts = True
-        message = fault
+        message: str = fault
         notes: list[str] = self.notices
-        if self.runs:
-            message = f"{fault}; free some space, then write it again with --manifest-audit"
-            notes = self.runs[0].warnings
+        if self.role == "worker":
+            notes = getattr(self.config, "workeroutput", {}).setdefault(UNWRITTEN, [])
+        else:
+            self.lacks_artifacts = True
+            if self.runs:
+                message += "; free some space, then write it again with --manifest-audit"
+                notes = self.runs[0].warnings
         if message not in notes:
             notes.append(message)
 

@@ -27,14 +27,11 @@ def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
     """Return the values that stand under names of secrets, in all spellings, the longest first."""
     if not is_on():
         return ()
-    found = {*secrets_in(entry.args), *secrets_in(entry.kwargs), *secrets_in(entry.meta)}
-    found.update(secrets_in(dict[str, JsonValue](entry.key)))
-    found.update(secrets_in(dict[str, JsonValue](entry.headers)))
-    if "result" in entry.expect.model_fields_set:
-        found.update(secrets_in(entry.expect.result))
-    if receipt is not None:
-        found.update(secrets_in(receipt.result), secrets_in(receipt.evidence))
-    return spelled(found)
+    values: list[JsonValue] = [entry.args, entry.kwargs, entry.meta]
+    values += [{**entry.key}, {**entry.headers}]
+    values += [entry.expect.result] if "result" in entry.expect.model_fields_set else []
+    values += [] if receipt is None else [receipt.result, receipt.evidence]
+    return spelled({secret for value in values for secret in secrets_in(value)})
 
 
 def pieces_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:

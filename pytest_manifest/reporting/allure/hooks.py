@@ -207,12 +207,9 @@ def _categories(folder: Path) -> list[dict[str, object]]:
 
 
 def _is_ours(path: Path) -> bool:
-    try:
+    with suppress(OSError, ValueError, AttributeError):
         return bool(json.loads(path.read_text("utf-8")).get("madeBy") == _MADE_BY)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, AttributeError):
-        return False
+    return not path.exists()
 
 
 def _json(value: object) -> str:
@@ -390,13 +387,11 @@ class AllureReport:
         for context in self._contexts.values():
             if context.ledger is not None:
                 context.ledger.close()
-        self._contexts.clear()
         if self._logger is not None:
             from allure_commons import plugin_manager
 
             plugin_manager.unregister(self._logger)
             plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
-            self._logger = None
 
     def _take(self, result: TestResult) -> bool:
         """Write the result that allure-pytest has made of an entry's test, completed.
@@ -404,17 +399,17 @@ class AllureReport:
         Returns False where allure-commons has to write it: it is of another test, or what completes
         it cannot be read.
         """
-        binding = None if self._item is None else binding_of(self._item)
-        if self._item is None or binding is None:
+        item = self._item
+        if item is None or (binding := binding_of(item)) is None:
             return False
         if binding.group is not None:
-            self._complete_group(self._item, binding, result)
+            self._complete_group(item, binding, result)
         if binding.entry is None:
             return False
         repetition = self._repetition
         self._repetition += 1
         try:
-            for stem, whole in self._results(self._item, binding, result, repetition):
+            for stem, whole in self._results(item, binding, result, repetition):
                 write_result(self._folder, stem, whole, self._report.options.report_mode)
         except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
             text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
@@ -456,7 +451,7 @@ class AllureReport:
             name = result_id(history, one.task_id, 0)
             files = results.attachments_of_receipt(receipt)
             written = results.write_attachments(self._folder, name, mode, files)
-            yield name, {"uuid": name} | earlier | {"attachments": written}
+            yield name, earlier | {"uuid": name, "attachments": written}
         yield stem, final
 
     def _complete_group(self, item: pytest.Item, binding: Binding, result: TestResult) -> None:
