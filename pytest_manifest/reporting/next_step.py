@@ -72,16 +72,23 @@ def stopped(unsent: int, running: int) -> str:
     return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
 
 
+def command_of(run: Run, report: RunReport) -> str:
+    """Return the command that names a run's manifest, and its shard if it is one."""
+    with run.read() as ledger:
+        shard = ledger.info.shard()
+    part = "" if shard is None else f" --manifest-shard={shard}"
+    return f"pytest --manifest={report.name_of(run)}{part}"
+
+
 def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     """Yield what is left to do, also with ``-q``: the commands by which to go on."""
     from pytest_manifest.ledger import OVER_BUDGET
 
-    name = report.name_of(run)
     with run.read() as ledger:
         counts, sending = ledger.verdicts.counts(), ledger.attempts.send_states()
         left = ledger.attempts.count_entries() - sum(counts.values())
         status, over_budget = ledger.info.status, ledger.info.get_meta(OVER_BUDGET)
-        merged, shard = ledger.info.merged(), ledger.info.shard()
+        merged = ledger.info.merged()
     if status == "running":  # its pytest has ended without recording it
         status = "stopped" if run.info.is_private else "detached"
     if merged:  # it cannot be resumed itself
@@ -94,7 +101,7 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
-    command = f"pytest --manifest={name}{'' if shard is None else f' --manifest-shard={shard}'}"
+    command = command_of(run, report)
     steps: Iterator[str] = iter(())
     if status == "stopped" and left:
         yield stopped(unsent, left - unsent)

@@ -22,7 +22,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import BLANK, Line, Sheet
-from pytest_manifest.reporting.next_step import is_command, next_steps
+from pytest_manifest.reporting.next_step import command_of, is_command, next_steps
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.schema.statuses import BAD, TAKEN_BACK, VerdictStatus, outcome
@@ -108,7 +108,6 @@ _Found: TypeAlias = "tuple[SummaryCause, Run]"
 MOST: Final = 8
 """Lines of the block, its heading included."""
 _CAUSES: Final = 3
-_PAGE: Final = "page"
 
 
 def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -129,8 +128,10 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
-    if found and not any(map(is_command, steps)):
-        steps += _again(found[0][1], report)
+    remembers = report.config.pluginmanager.has_plugin("lfplugin")
+    if found and remembers and not any(map(is_command, steps)):
+        again = f"{command_of(found[0][1], report)} --lf{report.options.stack_arguments}"
+        steps.append(f"  to run these again: {again}")
     files = list(_files(report))
     room = MOST - 1 - len(files)
     steps = steps[: max(room - 2, 1)] if found else steps[:room]
@@ -204,30 +205,13 @@ def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator
         label = " " * len(label)
 
 
-def _again(run: Run, report: RunReport) -> Iterator[str]:
-    """Yield the command that runs again what failed, where pytest remembers that."""
-    if not report.config.pluginmanager.has_plugin("lfplugin"):
-        return
-    name = report.name_of(run)
-    with run.read() as ledger:
-        shard = ledger.info.shard()
-    part = "" if shard is None else f" --manifest-shard={shard}"
-    stack = report.options.stack_arguments
-    yield f"  to run these again: pytest --manifest={name}{part} --lf{stack}"
-
-
 def _files(report: RunReport) -> Iterator[str]:
     """Yield where page and ledger are."""
     root = report.options.root
-    pages = [
-        short_path(Path(page), root)
-        for run in report.runs
-        for kind, page in artifacts(report.config, run.info.run)
-        if kind == _PAGE
-    ]
-    ledgers = [short_path(run.ledger_path, root) for run in report.runs]
-    for kind, paths in ((_PAGE, pages), ("ledger", ledgers)):
-        if paths:
+    found = [one for run in report.runs for one in artifacts(report.config, run.info.run)]
+    found += (("ledger", run.ledger_path) for run in report.runs)
+    for kind in ("page", "ledger"):
+        if paths := [short_path(Path(path), root) for of, path in found if of == kind]:
             yield _artifact_line(kind, listed(paths, 1), root)
 
 

@@ -19,13 +19,16 @@ from pytest_manifest.analysis.causes import CauseNumbers
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord, read_trees
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.statuses import Outcome, outcome_of
+from pytest_manifest.schema.statuses import STATUSES, Outcome, outcome_of
 from pytest_manifest.schema.summary import SummaryCause
 from pytest_manifest.text import pictured
 from pytest_manifest.verdict.explanation import brief
 
 OUTCOMES: Final = get_args(Outcome)
+_PLACE_OF_OUTCOME: Final[dict[str, int]] = {
+    status: OUTCOMES.index(one.outcome) for status, one in STATUSES.items()
+}
+"""Of each status, the place of its outcome among these."""
 _PLACES: Final = 5
 """Decimal places of moments: a hundredth of a millisecond."""
 _ROWS: Final = (
@@ -37,21 +40,12 @@ _NUMBERS: Final = ("sent", "wait", "runtime", "cost")
 _BARS: Final = ("row", "place", "outcome", "number", "start", "end")
 
 
-class Names:
-    """Keep each of many repeated texts once, and replace it by its position in the list."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._index: dict[str, int] = {}
+class Names(dict[str, int]):
+    """Keep each of many repeated texts once, with its position in the list of all."""
 
     def index(self, text: str | None) -> int:
-        """Return the text's position in the list, which it is added to if new; -1 for None."""
-        if text is None:
-            return -1
-        number = self._index.setdefault(text, len(self.texts))
-        if number == len(self.texts):
-            self.texts.append(text)
-        return number
+        """Return the text's position, which is added if new; -1 for None."""
+        return -1 if text is None else self.setdefault(text, len(self))
 
 
 class Columns:
@@ -136,7 +130,7 @@ class Columns:
             for name, column in self.rows.items()
             if name in _ROWS or any(value is not None for value in column)
         }
-        names = {name: one.texts for name, one in self._names.items()}
+        names = {name: list(one) for name, one in self._names.items()}
         starts, ends = self._others
         reach = [min(starts), max(ends)] if starts else None
         paused = pauses(chain(self.bars["start"], starts), chain(self.bars["end"], ends))
@@ -253,8 +247,6 @@ class TreeColumns:
     tasks: Names = field(default_factory=Names)
     kinds: Names = field(default_factory=Names)
     ways: Names = field(default_factory=Names)
-    outcomes: list[int] = field(default_factory=list)
-    """Of each kind, its place among the page's outcomes."""
     counts: Counter[str] = field(default_factory=Counter)
     blocks: list[int] = field(default_factory=list)
     shown: int = 0
@@ -292,7 +284,8 @@ class TreeColumns:
         return {
             "attempt": attempt.number,
             "counts": [
-                [self._kind(status), count] for status, count in Counter(tree.counts).most_common()
+                [self.kinds.index(status or "pending"), count]
+                for status, count in Counter(tree.counts).most_common()
             ],
             "total": tree.total,
             "root": [since(attempt.sent_at), since(attempt.started_at), since(attempt.ended_at)],
@@ -302,7 +295,7 @@ class TreeColumns:
             "id": [pictured(one.task_id) for one in tasks],
             "task": [self.tasks.index(pictured(one.task)) for one in tasks],
             "how": [self.ways.index(pictured(one.how)) for one in tasks],
-            "kind": [self._kind(one.status) for one in tasks],
+            "kind": [self.kinds.index(one.status or "pending") for one in tasks],
             "place": [self.columns.place(one) for one in tasks],
             "sent": [since(one.spawned_at) for one in tasks],
             "start": [since(one.started_at) for one in tasks],
@@ -312,20 +305,14 @@ class TreeColumns:
             "notes": _notes(tasks),
         }
 
-    def _kind(self, status: VerdictStatus | None) -> int:
-        index = self.kinds.index(status or "pending")
-        if index == len(self.outcomes):
-            self.outcomes.append(OUTCOMES.index(outcome_of(status)))
-        return index
-
     def document(self) -> dict[str, object]:
         """Return what the page must know of its trees before it has one."""
         return {
             "blocks": self.blocks,
-            "tasks": self.tasks.texts,
-            "kinds": self.kinds.texts,
-            "outcomes": self.outcomes,
-            "ways": [way.replace("_", " ") for way in self.ways.texts],
+            "tasks": list(self.tasks),
+            "kinds": list(self.kinds),
+            "outcomes": [_PLACE_OF_OUTCOME[kind] for kind in self.kinds],
+            "ways": [way.replace("_", " ") for way in self.ways],
             "total": sum(self.counts.values()),
             "shown": self.shown,
             "counts": [
