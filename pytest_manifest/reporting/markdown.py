@@ -207,8 +207,7 @@ def _causes(
         for cause in causes[:CAUSES]
     ]
     yield table(["Entries", "Cause", "Such as", "What it says", "Next"], "r----", rows)
-    if len(causes) > CAUSES:
-        rest = causes[CAUSES:]
+    if rest := causes[CAUSES:]:
         entries = sum(cause.count for cause in rest)
         yield f"{plural(len(rest), 'further cause')} of {entries} entries not shown."
     commands = [again.command(cause.examples[0]) for cause in causes[:AGAIN]]

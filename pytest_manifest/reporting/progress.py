@@ -44,10 +44,7 @@ class Progress:
     """Show how far a session's runs are, until they are over."""
 
     def __init__(
-        self,
-        reporter: pytest.TerminalReporter,
-        meter: Meter,
-        view: LineView | LogView,
+        self, reporter: pytest.TerminalReporter, meter: Meter, view: LineView | LogView
     ) -> None:
         self._reporter = reporter
         self._meter = meter
@@ -134,13 +131,11 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
     view: LineView | LogView = LogView(reporter)
     with contextlib.suppress(AttributeError, TypeError):  # a file that cannot be watched
         view = LineView(reporter) if mode == "line" else view
-    try:
+    with contextlib.suppress(ManifestToolError):
         meter = Meter(report.runs, anew=not (report.options.resume or report.options.audit))
-    except ManifestToolError:
-        return
-    progress = Progress(reporter, meter, view)
-    config.pluginmanager.register(progress, name)
-    report.poll = progress.tick
+        progress = Progress(reporter, meter, view)
+        config.pluginmanager.register(progress, name)
+        report.poll = progress.tick
 
 
 def mode_for(reporter: object, report: RunReport) -> Mode:
@@ -214,8 +209,7 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
     yield _Part(f"sent {stats.sent}", EXTRA if stats.sent < stats.total else LAST)
     yield _Part(f"running {stats.running}", WANTED)
     if stats.retrying:
-        soon = stats.next_try is None or stats.next_try < 1
-        due = "" if soon or stats.next_try is None else f" in {clock(stats.next_try)}"
+        due = f" in {clock(stats.next_try)}" if stats.next_try and stats.next_try >= 1 else ""
         yield _Part(f"retry {stats.retrying}{due}", WANTED)
     if stats.stranded:
         yield _Part(f"held {stats.stranded}", NEEDED, "yellow")

@@ -56,10 +56,9 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
         for line in plans.resume_lines:
             reporter.write_line(line)
     report.notices += rerun_notices(reporter)
-    if not (report.runs or report.notices):
+    is_quiet = report.runs and reporter.verbosity < 0  # what little is shown stands at the end
+    if is_quiet or not (report.runs or report.notices):
         return
-    if report.runs and reporter.verbosity < 0:
-        return  # what little is shown stands at the end
     reporter.write_sep("=", "manifest runs")
     for notice in report.notices.take_new():
         reporter.write_line(f"note: {notice}", yellow=True)

@@ -28,7 +28,7 @@ from pytest_manifest.plugin.context import PluginContext
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
-from pytest_manifest.reporting.run_page.documents import details
+from pytest_manifest.reporting.run_page.page import details
 from pytest_manifest.run import resume_rules
 from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts

@@ -13,7 +13,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.reporting.run_page.documents import MOST_BINS, MOST_SERIES, OverTime
+from pytest_manifest.reporting.run_page.columns import MOST_BINS, MOST_SERIES, OverTime
 from tests.run_page_sample import BEGAN, sample_records
 from tests.unit.test_run_page import written
 

@@ -348,7 +348,8 @@ class AllureReport:
         self._contexts: dict[Path, _Context] = {}
         self._logger: EntryLogger | None = None
         self._item: pytest.Item | None = None
-        self._repetition = 0
+        self._repetition = -1
+        """How often the test was judged before, as pytest-rerunfailures does."""
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Stand before allure-commons' file logger if tests of entries were collected."""
@@ -369,7 +370,7 @@ class AllureReport:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
-        self._item, self._repetition = item, 0
+        self._item, self._repetition = item, -1
 
     def pytest_manifest_finished(self, run: Run) -> None:
         with self._report.writing("Allure's files about the run were not written", run):
@@ -406,10 +407,9 @@ class AllureReport:
             self._complete_group(item, binding, result)
         if binding.entry is None:
             return False
-        repetition = self._repetition
         self._repetition += 1
         try:
-            for stem, whole in self._results(item, binding, result, repetition):
+            for stem, whole in self._results(item, binding, result):
                 write_result(self._folder, stem, whole, self._report.options.report_mode)
         except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
             text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
@@ -419,18 +419,17 @@ class AllureReport:
         return True
 
     def _results(
-        self, item: pytest.Item, binding: Binding, result: TestResult, repetition: int
+        self, item: pytest.Item, binding: Binding, result: TestResult
     ) -> Iterator[tuple[str, Json]]:
         """Yield ``(file's stem, result)`` of all attempts at the test's entry, the last one last.
 
-        ``result``: what allure-pytest has made of the test; ``repetition``: how often it was judged
-        before, as pytest-rerunfailures does. Raises ManifestToolError if manifest or ledger cannot
-        be read.
+        ``result``: what allure-pytest has made of the test. Raises ManifestToolError if manifest or
+        ledger cannot be read.
         """
         assert binding.entry is not None
         context = self._context(binding.manifest)
         (record,) = read_some(context.ledger, context.manifest, [binding.entry])
-        subject = self._subject(item, result, context, record)
+        subject = self._subject(item, binding, result, record)
         last = results.last_sent(record)
         if details := subject.own.get("statusDetails"):
             # Hide secrets in a failure of the test's own: allure-pytest takes it from the error.
@@ -441,7 +440,7 @@ class AllureReport:
                 details[name] = without_cut(shown.shown_text(details[name], words), words)
         history, mode = subject.own["historyId"], self._report.options.report_mode
         task_id = last.task_id if last is not None else f"{subject.run}"
-        stem = result_id(history, task_id, repetition)
+        stem = result_id(history, task_id, self._repetition)
         write = partial(results.write_attachments, self._folder, stem, mode)
         final = results.final_result(record, subject, self._issue, write)
         for one, earlier in results.earlier_results(record, subject, final):
@@ -496,9 +495,9 @@ class AllureReport:
         return known
 
     def _subject(
-        self, item: pytest.Item, result: TestResult, context: _Context, record: EntryRecord
+        self, item: pytest.Item, binding: Binding, result: TestResult, record: EntryRecord
     ) -> results.Subject:
-        others = results.other_parameters(item)
+        context, others = self._context(binding.manifest), results.other_parameters(item)
         test = BUILTIN if is_builtin(item) else str(result.fullName)
         ledger, info = context.ledger, context.info
         trees = {} if ledger is None else read_trees(ledger, record.attempts, steps.MOST)
@@ -507,7 +506,7 @@ class AllureReport:
             own=results.own_result(
                 item,
                 result,
-                self._title(item, result, record),
+                self._title(item, binding, result, record),
                 history_id(context.scope, test, record.id, others),
                 [*_plan_of(context.manifest), record.entry.task],
             ),
@@ -518,7 +517,9 @@ class AllureReport:
             trees={root: steps.step_of_tree(tree) for root, tree in trees.items()},
         )
 
-    def _title(self, item: pytest.Item, result: TestResult, record: EntryRecord) -> str:
+    def _title(
+        self, item: pytest.Item, binding: Binding, result: TestResult, record: EntryRecord
+    ) -> str:
         """Return the name that the test has given itself, else the entry's id and title.
 
         The test function's name is added where several tests verify the entry.
@@ -527,7 +528,6 @@ class AllureReport:
             return str(result.name)
         title = record.meta.get("title")
         name = f"{record.id}: {title}" if isinstance(title, str) and title else record.id
-        binding = binding_of(item)
-        if binding is not None and self._tests[binding.manifest, record.id] > 1:
+        if self._tests[binding.manifest, record.id] > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name

@@ -227,8 +227,8 @@ _WORST_FIRST: Final[tuple[AllureStatus, ...]] = ("failed", "broken", "passed")
 
 def step_of_tree(tree: TreeRecord) -> Json:
     """Return one step for an attempt's descendants, with a step for each of them inside."""
-    moments = [one.spawned_at or one.started_at for _, one in tree.tasks]
-    began = min((moment for moment in moments if moment is not None), default=None)
+    moments = (one.spawned_at or one.started_at for _, one in tree.tasks)
+    began = min(filter(None, moments), default=None)
     statuses = {status_of(status) for status in tree.counts}
     worst: AllureStatus = next((one for one in _WORST_FIRST if one in statuses), "passed")
     name = f"{many(tree.total, 'descendant')}: {_counted(tree.counts)}"

@@ -1,5 +1,7 @@
 """Collect the entries as columns of plain values, for a page's table and plots.
 
+Collect what jobs told of over time in their evidence, for a page's plots.
+
 Collect the tasks that jobs started for a page, in blocks that it unpacks when they are needed.
 
 The page has them apart from its table: a run may have a hundred of them an entry.
@@ -10,18 +12,22 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
-from typing import Any, Final, get_args
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, Field, ValidationError
 
 from pytest_manifest.analysis.causes import CauseNumbers
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord, read_trees
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import STATUSES, Outcome, outcome_of
 from pytest_manifest.schema.summary import SummaryCause
-from pytest_manifest.text import pictured
+from pytest_manifest.text import middle, pictured
 from pytest_manifest.verdict.explanation import brief
 
 OUTCOMES: Final = get_args(Outcome)
@@ -201,7 +207,7 @@ MOST_OF_TREE: Final = 1000
 """Descendants of one tree that a page has."""
 LEAST: Final = 2
 _TEXT: Final = 4000
-_SENTENCE: Final = 400
+SENTENCE: Final = 400
 _LOG: Final = 20
 """Lines of a descendant's log, the last ones."""
 _NOTES: Final = 20
@@ -327,7 +333,7 @@ def _notes(tasks: Sequence[DescendantRecord]) -> list[list[object]]:
     for place, one in enumerate(tasks):
         if one.status == "passed" or one.sentence is None:
             continue
-        note: list[object] = [place, pictured(one.sentence[:_SENTENCE])]
+        note: list[object] = [place, pictured(one.sentence[:SENTENCE])]
         if one.failure is not None and len(notes) < _NOTES:
             error, trace = one.failure.error, one.failure.traceback
             note += [
@@ -337,3 +343,93 @@ def _notes(tasks: Sequence[DescendantRecord]) -> list[list[object]]:
             ]
         notes.append(note)
     return notes
+
+
+# What jobs told of over time in their evidence
+
+KEY: Final = "over_time"
+"""The evidence's field: by name ``{"kind": "level" or "count", "points": [[seconds since 1970,
+number], ...]}``. What is of another form is passed over: it may be evidence of a user's own."""
+MOST_NAME: Final = 80
+MOST_SERIES: Final = 8
+MOST_BINS: Final = 400
+LEAST_STEP: Final = 0.25
+"""Seconds of the shortest stretch that has a value of its own."""
+SPARE: Final = timedelta(minutes=5)
+"""How far the clocks of workers may be off."""
+
+Kind: TypeAlias = Literal["level", "count"]
+"""A level has a mean in a stretch of time, counts have a sum."""
+
+
+_Plotted = Annotated[float, Field(strict=True, gt=-1e15, lt=1e15)]
+
+
+class _ToldSeries(BaseModel):
+    """A series as a job has it in its evidence: points of a moment and a number."""
+
+    kind: Kind
+    points: list[tuple[_Plotted, _Plotted]]
+
+
+class _Series:
+    """Add points up in stretches of time, which become longer where there would be too many."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._step = LEAST_STEP
+        self._bins: dict[int, tuple[float, int]] = {}
+
+    def add(self, moment: float, value: float) -> None:
+        self._put(int(moment // self._step), value, 1)
+        while len(self._bins) > MOST_BINS:
+            self._step *= 2
+            before, self._bins = self._bins, {}
+            for place, (total, count) in before.items():
+                self._put(place // 2, total, count)
+
+    def _put(self, place: int, total: float, count: int) -> None:
+        known, number = self._bins.get(place, (0.0, 0))
+        self._bins[place] = known + total, number + count
+
+    def document(self, name: str) -> dict[str, object]:
+        bins = sorted(self._bins.items())
+        values = [total if self.kind == "count" else total / count for _, (total, count) in bins]
+        return {
+            "name": pictured(name),
+            "kind": self.kind,
+            "step": self._step,
+            "at": [round(place * self._step, 2) for place, _ in bins],
+            "values": [round(value, 3) for value in values],
+        }
+
+
+class OverTime:
+    """Collect the points of all receipts; moments are seconds from ``began``, the page's origin.
+
+    What is told of another time than the run's, until ``ended``, is no part of it.
+    """
+
+    def __init__(self, began: datetime, ended: datetime) -> None:
+        self._origin = began.timestamp()
+        self._last = (ended - began + SPARE).total_seconds()
+        self._series: dict[tuple[str, Kind], _Series] = {}
+
+    def add(self, receipt: Receipt | None) -> None:
+        """Add what a receipt's evidence tells."""
+        told = None if receipt is None else receipt.evidence.get(KEY)
+        for name, one in told.items() if isinstance(told, dict) else ():
+            with suppress(ValidationError):
+                series = _ToldSeries.model_validate(one)
+                which = middle(name, MOST_NAME), series.kind
+                for at, value in series.points:
+                    moment = at - self._origin
+                    if -SPARE.total_seconds() <= moment <= self._last and (
+                        which in self._series or len(self._series) < MOST_SERIES
+                    ):
+                        self._series.setdefault(which, _Series(which[1])).add(moment, value)
+
+    def document(self) -> list[dict[str, object]]:
+        """Return the series as JSON values, levels first."""
+        found = sorted(self._series.items(), key=lambda pair: (pair[0][1] != "level", pair[0][0]))
+        return [series.document(name) for (name, _), series in found]

@@ -1,5 +1,7 @@
 """Write a page from top to bottom, in one pass over the run's records.
 
+Collect the details of an entry for a page that opens it, with long texts cut.
+
 Assemble the page's fixed parts: template, our styles and scripts, vendored libraries.
 """
 
@@ -11,7 +13,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -20,17 +22,19 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from pytest_manifest.analysis.records import EntryRecord
+from pydantic import JsonValue
+
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
-from pytest_manifest.reporting.run_page import documents
-from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
+from pytest_manifest.reporting.run_page import columns
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
 from pytest_manifest.reporting.summary import compare_with_last, records_of, summary_of
-from pytest_manifest.schema.statuses import STATUSES
+from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.statuses import STATUSES, outcome_of
 from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import pictured, short_path
 
@@ -84,6 +88,198 @@ def _hashes(texts: list[str]) -> str:
     return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
 
 
+MOST_CAUSES: Final = 50
+MOST_CHANGES: Final = 200
+
+
+def shown(value: object) -> object:
+    """Return a JSON value as a page has it: texts visible, numbers rounded."""
+    if isinstance(value, dict):
+        return {name: shown(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [shown(one) for one in value]
+    if isinstance(value, str):
+        return pictured(value)
+    return columns.rounded(value) if isinstance(value, float) else value
+
+
+def statistics_document(summary: RunSummary) -> dict[str, object]:
+    """Return the run's figures, without what the page has elsewhere."""
+    found = summary.statistics
+    figures = found.model_dump(exclude={"began", "ended", "descendants"})
+    figures["causes"] = figures["causes"][:MOST_CAUSES]
+    return {name: shown(value) for name, value in figures.items()} | {
+        "more_causes": max(0, len(found.causes) - MOST_CAUSES),
+        "cost": columns.rounded(summary.cost.total, columns.COST_DIGITS),
+    }
+
+
+def changes_document(found: SummaryComparison) -> dict[str, object]:
+    """Return the changes since the other run; long lists are cut, with their full number."""
+    return {
+        name: {"count": len(value), "items": shown(value[:MOST_CHANGES])}
+        if isinstance(value, list)
+        else shown(value)
+        for name, value in found.model_dump().items()
+    }
+
+
+Since = Callable[[datetime | None], float | None]
+"""Seconds since the page's origin."""
+
+_FAILURES_FIRST: Final = 4
+"""Factor by which the texts of an entry that has not passed may be longer."""
+_MISMATCHES: Final = 100
+
+
+class Shortening:
+    """Cut texts to ``limit`` characters, all visible; ``left_out`` counts those cut, by name."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left_out: dict[str, int] = {}
+
+    def head(self, name: str, text: str) -> str:
+        """Return the beginning of a text."""
+        return self._cut(name, text, pictured(text[: self.limit]))
+
+    def tail(self, name: str, text: str) -> str:
+        """Return the end of a text, which matters most in tracebacks and logs."""
+        return self._cut(name, text, pictured(text[-self.limit :]))
+
+    def json(self, name: str, value: JsonValue) -> str:
+        """Return the beginning of a value as JSON."""
+        return self.head(name, json.dumps(value, ensure_ascii=False, indent=2))
+
+    def _cut(self, name: str, text: str, shown: str) -> str:
+        if len(text) > self.limit:
+            self.left_out[name] = self.left_out.get(name, 0) + len(text) - self.limit
+        return shown
+
+
+def details(record: EntryRecord, since: Since, limit: int) -> dict[str, object]:
+    """Return everything about an entry as JSON values, each text of at most ``limit`` characters.
+
+    An entry that has not passed may have four times as many.
+    """
+    text = Shortening(limit if record.outcome == "passed" else limit * _FAILURES_FIRST)
+    entry, receipt, verdict = record.entry, record.receipt, record.verdict
+    shown: dict[str, object] = {
+        "sentence": "" if verdict is None else text.head("verdict", verdict.sentence),
+        "args": text.json("args", list(entry.args)) if entry.args else None,
+        "kwargs": text.json("kwargs", dict(entry.kwargs)) if entry.kwargs else None,
+        "meta": text.json("meta", dict(entry.meta)) if entry.meta else None,
+        "expected": _expected(record, text),
+        "actual": _actual(record, text),
+        "attempts": [_attempt(attempt, since) for attempt in record.attempts],
+        "facts": [[name, text.head(name, value)] for name, value in _metadata(record)],
+    }
+    if verdict is not None and verdict.mismatches:
+        some = verdict.mismatches[:_MISMATCHES]
+        shown["mismatches"] = [
+            [text.head("mismatches", part) for part in (m.path, m.expected, m.actual)] for m in some
+        ]
+        if len(verdict.mismatches) > len(some):
+            shown["more_mismatches"] = len(verdict.mismatches) - len(some)
+    if receipt is not None:
+        shown |= _receipt(receipt, record, text)
+    if text.left_out:
+        shown["left_out"] = text.left_out
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _receipt(receipt: Receipt, record: EntryRecord, text: Shortening) -> dict[str, object]:
+    shown: dict[str, object] = {}
+    if receipt.log:
+        shown["log"] = text.tail("log", "\n".join(receipt.log))
+        shown["dropped"] = receipt.log_dropped or None
+    if receipt.evidence:
+        shown["evidence"] = text.json("evidence", dict(receipt.evidence))
+    error = receipt.error
+    if error is not None:
+        shown["error"] = {
+            "type": text.head("error", error.type),
+            "message": text.head("error", error.message),
+            "place": None if record.error_place is None else pictured(record.error_place),
+            "traceback": text.tail("traceback", error.traceback) if error.traceback else None,
+        }
+    if receipt.state == "succeeded":
+        shown["result"] = text.json("result", receipt.result)
+    return shown
+
+
+def _expected(record: EntryRecord, text: Shortening) -> str | None:
+    """Return the expectations that the manifest's line sets, as JSON."""
+    expect = record.entry.expect
+    written = expect.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return text.json("expected", written) if written else None
+
+
+def _actual(record: EntryRecord, text: Shortening) -> str | None:
+    """Return the receipt's values for these expectations, in the same order, as JSON."""
+    receipt, written = record.receipt, record.entry.expect.model_fields_set
+    if receipt is None or not written:
+        return None
+    error = receipt.error
+    answers: dict[str, JsonValue] = {"state": receipt.state}
+    if {"result", "result_schema"} & written:
+        answers["result"] = receipt.result
+    if "error" in written or error is not None:
+        answers["error"] = None if error is None else {"type": error.type, "message": error.message}
+    times = {
+        "max_runtime": columns.rounded(receipt.runtime),
+        "max_wait": columns.rounded(receipt.wait),
+    }
+    numbers = times | {"executions": receipt.executions}
+    answers |= {name.removeprefix("max_"): numbers[name] for name in numbers if name in written}
+    return text.json("actual", answers)
+
+
+def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
+    plain = ("number", "task_id", "kind", "reason", "wait", "runtime", "place", "host")
+    moments = ("sent", "received", "started", "finished")
+    found = {
+        **{name: shown(getattr(attempt, name)) for name in plain},
+        "outcome": outcome_of(attempt.kind),
+        "sentence": attempt.sentence and pictured(attempt.sentence)[: columns.SENTENCE],
+        **{name: since(getattr(attempt, f"{name}_at")) for name in moments},
+        "executions": attempt.executions if attempt.executions > 1 else None,
+        "redelivered": attempt.redelivered or None,
+        "retries": attempt.retries or None,
+        "cost": columns.rounded(attempt.cost, columns.COST_DIGITS),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
+    """Return labels and texts of short facts."""
+    entry, receipt = record.entry, record.receipt
+    rows = [
+        ("line", str(record.line)),
+        ("timeout", f"{entry.timeout:g} s"),
+        ("after", ", ".join(entry.after)),
+        *((f"key {name}", value) for name, value in entry.key.items()),
+        ("retries allowed", str(entry.retries or "")),
+        ("estimated cost", "" if entry.cost is None else f"{entry.cost:g}"),
+        ("idempotent", "yes" if entry.idempotent else "no"),
+        ("queue", (receipt and receipt.queue) or entry.queue or ""),
+        ("reused from", "" if record.reused_from is None else origin_text(record.reused_from)),
+    ]
+    if receipt is not None:
+        memory = receipt.max_rss
+        rows += [
+            ("state", receipt.state.replace("_", " ")),
+            ("reported by", receipt.source),
+            ("CPU", "" if receipt.cpu is None else f"{receipt.cpu:.3g} s"),
+            ("memory, at most", "" if memory is None else f"{memory / 2**20:,.0f} MiB"),
+            ("replaced", "by another task" if receipt.replaced else ""),
+            ("code", receipt.code or ""),
+        ]
+    return [row for row in rows if row[1]]
+
+
+# The page
+
 BLOCK: Final = 200
 """Entries whose details are compressed together; opening one unpacks its block."""
 DETAILS_BUDGET: Final = 4_500_000
@@ -105,17 +301,11 @@ class PageMetadata:
 
     summary: RunSummary
     comparison: SummaryComparison | None = None
-    trees: TreeSource | None = None
+    trees: columns.TreeSource | None = None
     sections: Sequence[dict[str, object]] = ()
     again: RunAgain | None = None
     logs: Sequence[tuple[str, str]] = ()
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-
-    @property
-    def title(self) -> str:
-        run = self.summary.run
-        plan = ":".join(part for part in (run.workflow, run.mode) if part)
-        return f"{plan or Path(run.manifest).name} - run {run.run}"
 
     def document(self) -> dict[str, object]:
         """Return what the run was, and when the page was written."""
@@ -123,9 +313,9 @@ class PageMetadata:
         remarks = [*run.findings, *([f"The run gave up: {run.error}"] if run.error else [])]
         return {
             "manifest": pictured(Path(run.manifest).name),
-            "remarks": documents.shown(remarks),
+            "remarks": shown(remarks),
             **{
-                name: documents.shown(getattr(run, name))
+                name: shown(getattr(run, name))
                 for name in ("workflow", "mode", "broker", "backend", "status")
             },
             "id": run.run,
@@ -145,11 +335,12 @@ def write_page(
 
     Raises OSError if it cannot be written.
     """
-    head, tail = _frame()
+    (head, tail), run = _frame(), metadata.summary.run
+    plan = ":".join(part for part in (run.workflow, run.mode) if part)
+    title = f"{plan or Path(run.manifest).name} - run {run.run}"
     folder_of(path, mode)
     with atomic_file(path, mode) as file:
-        title = html.escape(pictured(metadata.title))
-        file.write(head.replace("{{title}}", title, 1).encode())
+        file.write(head.replace("{{title}}", html.escape(pictured(title)), 1).encode())
         _Body(file, metadata).write(records)
         file.write(tail.encode())
 
@@ -160,10 +351,10 @@ class _Body:
     def __init__(self, file: IO[bytes], metadata: PageMetadata) -> None:
         self._file = file
         self._metadata = metadata
-        self._columns = Columns(metadata.summary.run.created_at)
-        self._over_time = documents.OverTime(self._columns.origin, metadata.written)
+        self._columns = columns.Columns(metadata.summary.run.created_at)
+        self._over_time = columns.OverTime(self._columns.origin, metadata.written)
         source = metadata.trees
-        self._trees = None if source is None else TreeColumns(self._columns, source)
+        self._trees = None if source is None else columns.TreeColumns(self._columns, source)
         self._blocks = 0
         self._expected = max(metadata.summary.statistics.entries, 1)
         # As if nothing could be compressed; the next limits are measured.
@@ -184,7 +375,7 @@ class _Body:
         self._over_time.add(record.receipt)
         if self._trees is not None:
             self._trees.add((len(self._columns.rows["id"]) - 1) % BLOCK, record)
-        return documents.details(record, self._columns.since, self._limit)
+        return details(record, self._columns.since, self._limit)
 
     def _write_block(self, block: list[dict[str, object]]) -> None:
         self._spent += self._write_packed(f"details-{self._blocks}", block)
@@ -219,8 +410,8 @@ class _Body:
         document = {
             "format": FORMAT,
             "run": about.document(),
-            "figures": documents.statistics_document(about.summary),
-            "comparison": None if comparison is None else documents.changes_document(comparison),
+            "figures": statistics_document(about.summary),
+            "comparison": None if comparison is None else changes_document(comparison),
             "statuses": {name: one.outcome for name, one in STATUSES.items()},
             "details": {"size": BLOCK, "blocks": self._blocks},
             "over_time": self._over_time.document(),
@@ -264,7 +455,7 @@ def write_page_of(
     again = RunAgain(short_path(run.manifest.path, root), arguments)
     logs = list(worker_logs(run, path.parent))
     with run.read() as ledger, records_of(run) as records:
-        trees = trees_of(ledger)
+        trees = columns.trees_of(ledger)
         write_page(path, replace(about, trees=trees, again=again, logs=logs), records, mode)
 
 
