@@ -88,10 +88,9 @@ def annotation_lines(config: pytest.Config) -> Iterator[str]:
 
 def _file(path: Path) -> str:
     """Return the path relative to GitHub's workspace, or as it is if it is outside."""
-    workspace = os.environ.get("GITHUB_WORKSPACE")
-    with contextlib.suppress(ValueError):
-        return path.resolve().relative_to(Path(workspace or Path.cwd()).resolve()).as_posix()
-    return str(path)
+    inside, workspace = path.resolve(), Path(os.environ.get("GITHUB_WORKSPACE", "")).resolve()
+    is_inside = inside.is_relative_to(workspace)
+    return inside.relative_to(workspace).as_posix() if is_inside else str(path)
 
 
 def _command(kind: str, message: str, **properties: str | int) -> str:

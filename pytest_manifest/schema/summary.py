@@ -165,13 +165,16 @@ class SummaryOrigin(fields.Document):
     """Celery's id of it."""
 
 
-class SummaryEntry(fields.Document):
-    """One entry."""
-
+class _OfEntry(fields.Document):
     id: fields.Name
     """The entry's id."""
     task: fields.Name
     """The task's name."""
+
+
+class SummaryEntry(_OfEntry):
+    """One entry."""
+
     line: fields.Count
     """Its line in the manifest."""
     verdict: VerdictStatus | None
@@ -346,13 +349,9 @@ class SummarySide(fields.Document):
     """What it has cost; null: no receipt has a cost."""
 
 
-class SummaryChange(fields.Document):
+class SummaryChange(_OfEntry):
     """An entry whose verdict changed; null: no such entry, or no verdict."""
 
-    id: fields.Name
-    """The entry's id."""
-    task: fields.Name
-    """The task's name."""
     before: VerdictStatus | None
     """What it came to in the earlier run."""
     after: VerdictStatus | None
@@ -380,13 +379,9 @@ class SummaryTimeChange(fields.Document):
     """Whether these are the same entries; else all of each run, as they share none."""
 
 
-class SummaryResultChange(fields.Document):
+class SummaryResultChange(_OfEntry):
     """An entry that succeeded in both runs with other results."""
 
-    id: fields.Name
-    """The entry's id."""
-    task: fields.Name
-    """The task's name."""
     before: str
     """SHA-256 of the earlier result's JSON."""
     after: str

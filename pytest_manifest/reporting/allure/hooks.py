@@ -277,8 +277,7 @@ class _Context:
 
 def _plan_of(manifest: Manifest) -> list[str]:
     """Return the workflow (else the stem of the manifest's file) and the mode, if there is one."""
-    parts = [manifest.header.workflow or manifest.path.stem, manifest.header.mode]
-    return [part for part in parts if part]
+    return [*filter(None, (manifest.header.workflow or manifest.path.stem, manifest.header.mode))]
 
 
 _COUNTS: Final = (

@@ -146,8 +146,7 @@ def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
 
 def last_sent(record: EntryRecord) -> AttemptRecord | None:
     """Return the last attempt that was sent, None if none was."""
-    sent = sent_attempts(record)
-    return sent[-1] if sent else None
+    return next(reversed(sent_attempts(record)), None)
 
 
 def _of_attempt(record: EntryRecord, subject: Subject, one: AttemptRecord | None) -> Result:

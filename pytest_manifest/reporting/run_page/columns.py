@@ -375,8 +375,7 @@ class _ToldSeries(BaseModel):
 class _Series:
     """Add points up in stretches of time, which become longer where there would be too many."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self) -> None:
         self._step = LEAST_STEP
         self._bins: dict[int, tuple[float, int]] = {}
 
@@ -392,12 +391,12 @@ class _Series:
         known, number = self._bins.get(place, (0.0, 0))
         self._bins[place] = known + total, number + count
 
-    def document(self, name: str) -> dict[str, object]:
+    def document(self, name: str, kind: Kind) -> dict[str, object]:
         bins = sorted(self._bins.items())
-        values = [total if self.kind == "count" else total / count for _, (total, count) in bins]
+        values = [total if kind == "count" else total / count for _, (total, count) in bins]
         return {
             "name": pictured(name),
-            "kind": self.kind,
+            "kind": kind,
             "step": self._step,
             "at": [round(place * self._step, 2) for place, _ in bins],
             "values": [round(value, 3) for value in values],
@@ -427,9 +426,9 @@ class OverTime:
                     if -SPARE.total_seconds() <= moment <= self._last and (
                         which in self._series or len(self._series) < MOST_SERIES
                     ):
-                        self._series.setdefault(which, _Series(which[1])).add(moment, value)
+                        self._series.setdefault(which, _Series()).add(moment, value)
 
     def document(self) -> list[dict[str, object]]:
         """Return the series as JSON values, levels first."""
         found = sorted(self._series.items(), key=lambda pair: (pair[0][1] != "level", pair[0][0]))
-        return [series.document(name) for (name, _), series in found]
+        return [series.document(*which) for which, series in found]

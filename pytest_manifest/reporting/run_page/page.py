@@ -164,12 +164,13 @@ def details(record: EntryRecord, since: Since, limit: int) -> dict[str, object]:
     """
     text = Shortening(limit if record.outcome == "passed" else limit * _FAILURES_FIRST)
     entry, receipt, verdict = record.entry, record.receipt, record.verdict
+    expected = entry.expect.model_dump(mode="json", by_alias=True, exclude_unset=True)
     shown: dict[str, object] = {
         "sentence": "" if verdict is None else text.head("verdict", verdict.sentence),
         "args": text.json("args", list(entry.args)) if entry.args else None,
         "kwargs": text.json("kwargs", dict(entry.kwargs)) if entry.kwargs else None,
         "meta": text.json("meta", dict(entry.meta)) if entry.meta else None,
-        "expected": _expected(record, text),
+        "expected": text.json("expected", expected) if expected else None,
         "actual": _actual(record, text),
         "attempts": [_attempt(attempt, since) for attempt in record.attempts],
         "facts": [[name, text.head(name, value)] for name, value in _metadata(record)],
@@ -208,15 +209,8 @@ def _receipt(receipt: Receipt, record: EntryRecord, text: Shortening) -> dict[st
     return shown
 
 
-def _expected(record: EntryRecord, text: Shortening) -> str | None:
-    """Return the expectations that the manifest's line sets, as JSON."""
-    expect = record.entry.expect
-    written = expect.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return text.json("expected", written) if written else None
-
-
 def _actual(record: EntryRecord, text: Shortening) -> str | None:
-    """Return the receipt's values for these expectations, in the same order, as JSON."""
+    """Return the receipt's values for what the manifest's line expects, in its order, as JSON."""
     receipt, written = record.receipt, record.entry.expect.model_fields_set
     if receipt is None or not written:
         return None
@@ -429,9 +423,10 @@ def write_run_page(report: RunReport, run: Run) -> None:
 
     A fault becomes a warning of the run, and the other files are written all the same.
     """
-    if report.options.report is None:
+    if (path := report.options.report) is None:
         return
-    path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
+    if len(report.runs) > 1:  # each has its own beside it
+        path = path.with_name(f"{path.stem}-{run.info.run}{path.suffix}")
     with report.writing("the run page was not written", run):
         found, sections = summary_of(run, report.config), _sections(report, run)
         comparison = found.comparison
@@ -467,11 +462,6 @@ def _sections(report: RunReport, run: Run) -> list[dict[str, object]]:
         # pluggy calls the hook that was registered last first; sections stand in reading order.
         return section_documents(one for added in reversed(found) for one in added)
     return []
-
-
-def page_path(report: Path, run: str, *, alone: bool) -> Path:
-    """Return the file that was asked for; of several runs each has its own beside it."""
-    return report if alone else report.with_name(f"{report.stem}-{run}{report.suffix}")
 
 
 def script_json(value: object) -> str:
