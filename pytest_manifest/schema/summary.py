@@ -165,16 +165,13 @@ class SummaryOrigin(fields.Document):
     """Celery's id of it."""
 
 
-class _OfEntry(fields.Document):
+class SummaryEntry(fields.Document):
+    """One entry."""
+
     id: fields.Name
     """The entry's id."""
     task: fields.Name
     """The task's name."""
-
-
-class SummaryEntry(_OfEntry):
-    """One entry."""
-
     line: fields.Count
     """Its line in the manifest."""
     verdict: VerdictStatus | None
@@ -349,9 +346,13 @@ class SummarySide(fields.Document):
     """What it has cost; null: no receipt has a cost."""
 
 
-class SummaryChange(_OfEntry):
+class SummaryChange(fields.Document):
     """An entry whose verdict changed; null: no such entry, or no verdict."""
 
+    id: fields.Name
+    """The entry's id."""
+    task: fields.Name
+    """The task's name."""
     before: VerdictStatus | None
     """What it came to in the earlier run."""
     after: VerdictStatus | None
@@ -379,9 +380,13 @@ class SummaryTimeChange(fields.Document):
     """Whether these are the same entries; else all of each run, as they share none."""
 
 
-class SummaryResultChange(_OfEntry):
+class SummaryResultChange(fields.Document):
     """An entry that succeeded in both runs with other results."""
 
+    id: fields.Name
+    """The entry's id."""
+    task: fields.Name
+    """The task's name."""
     before: str
     """SHA-256 of the earlier result's JSON."""
     after: str

@@ -216,7 +216,10 @@ def _labels(record: EntryRecord, subject: Subject, one: AttemptRecord | None) ->
     pairs += [("tag", REUSED)] if record.reused_from is not None else []
     pairs.append(("verdict", (None if one is None else one.kind) or record.kind or "pending"))
     if one is not None and one.place is not None:
-        pairs += [("host", visible(one.host or "unknown")), ("thread", visible(_thread(one)))]
+        # Worker and process, short, as the host has a label of its own.
+        name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
+        thread = name if one.pid is None else f"{name} {one.pid}"
+        pairs += [("host", visible(one.host or "unknown")), ("thread", visible(thread))]
     return [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
 
 
@@ -326,12 +329,6 @@ def corrected_results(folder: Path, run: Run) -> Iterator[tuple[str, Result]]:
             if label["name"] == "verdict":
                 label["value"] = record.kind
         yield path.name.removesuffix(_END), result
-
-
-def _thread(one: AttemptRecord) -> str:
-    """Return worker and process, short for Allure's timeline; the host has a label of its own."""
-    name = (one.worker or one.host or "").removesuffix(f"@{one.host}")
-    return name if one.pid is None else f"{name} {one.pid}"
 
 
 # Descriptions

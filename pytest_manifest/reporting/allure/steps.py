@@ -269,15 +269,10 @@ def _step(one: DescendantRecord, *, critical: bool) -> Json:
     rows = {"started as": one.how.replace("_", " "), "worker": one.place, "host": one.host}
     step["parameters"] = _parameters({**rows, "retries": one.retries, "task id": one.task_id})
     if status != "passed":
-        step["statusDetails"] = _details(one)
+        trace = one.failure and (one.failure.traceback or one.failure.error)
+        details = {"message": message_of(one.status, one.sentence)}
+        step["statusDetails"] = details | ({"trace": visible(trace)} if trace else {})
     return step
-
-
-def _details(one: DescendantRecord) -> Json:
-    details: Json = {"message": message_of(one.status, one.sentence)}
-    if one.failure is not None and (trace := one.failure.traceback or one.failure.error):
-        details["trace"] = visible(trace)
-    return details
 
 
 def _counted(counts: Mapping[VerdictStatus | None, int]) -> str:
