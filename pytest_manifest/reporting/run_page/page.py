@@ -231,12 +231,14 @@ def _actual(record: EntryRecord, text: Shortening) -> str | None:
 
 def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
     plain = ("number", "task_id", "kind", "reason", "wait", "runtime", "place", "host")
-    moments = ("sent", "received", "started", "finished")
     found = {
         **{name: shown(getattr(attempt, name)) for name in plain},
         "outcome": outcome_of(attempt.kind),
         "sentence": attempt.sentence and pictured(attempt.sentence)[: columns.SENTENCE],
-        **{name: since(getattr(attempt, f"{name}_at")) for name in moments},
+        "sent": since(attempt.sent_at),
+        "received": since(attempt.received_at),
+        "started": since(attempt.started_at),
+        "finished": since(attempt.finished_at),
         "executions": attempt.executions if attempt.executions > 1 else None,
         "redelivered": attempt.redelivered or None,
         "retries": attempt.retries or None,
