@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,22 @@ import pytest
 
 Value = TypeVar("Value")
 Found = TypeVar("Found")
+_NAMED: Final = re.compile(r"(?<![\w./-])(--manifest[a-z-]*|manifest_[a-z_]+)")
 
 
 def refusal(written: str, message: str) -> pytest.UsageError:
     """Make the error that repeats what was ``written``, says what to write instead, and names the
     place of the reference where the option is described."""
-    name = written.replace("=", " ").split()[0]
-    page = "commands" if name.startswith("--") else "configuration"
-    return pytest.UsageError(f"{written}: {message} (reference/{page}.html#{name})")
+    return pytest.UsageError(with_place(f"{written}: {message}"))
+
+
+def with_place(message: str) -> str:
+    """Return it with the place of the reference where its first option or setting is described."""
+    named = _NAMED.search(message)
+    if named is None:
+        return message
+    page = "commands" if named[0].startswith("-") else "configuration"
+    return f"{message} (reference/{page}.html#{named[0]})"
 
 
 @dataclass(frozen=True)

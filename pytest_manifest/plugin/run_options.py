@@ -17,6 +17,7 @@ import pytest
 
 from pytest_manifest.errors import DispatchError, SigningError
 from pytest_manifest.files import folder_of
+from pytest_manifest.plugin.option_kinds import with_place
 from pytest_manifest.plugin.options import ROWS, Options
 from pytest_manifest.text import listed, short_path
 from pytest_manifest.urls import is_in_process
@@ -77,7 +78,7 @@ def read_options(config: pytest.Config) -> Options:
     for path in options.files:
         refuse_name(path)
     for message in _conflicts(options):
-        raise pytest.UsageError(message)
+        raise pytest.UsageError(with_place(message))
     # pytest-socket closes all sockets of the process while a test runs, and a batch is sent and
     # collected meanwhile; ``--allow-hosts`` leaves them open for some.
     closed = config.getoption("disable_socket", False) and not (
@@ -123,7 +124,7 @@ def _conflicts(o: Options) -> Iterator[str]:
             "(manifest_backend), or --manifest-broker=private"
         )
     if o.receipts is not None and not o.receipts.is_file():
-        yield f"{o.receipts}: there is no such file of receipts"
+        yield f"--manifest-receipts={o.receipts}: there is no such file"
     for path in () if o.plan else o.files:
         if path.is_dir():
             yield f"--manifest={path}: it is a folder; name a manifest in it"

@@ -257,7 +257,7 @@ def test_a_file_that_is_not_of_one_run_or_no_receipts_is_refused(done: Project) 
     for text, sentence in (
         (first + second, "*r.jsonl: holds receipts of several runs (*name the file of*"),
         (first[:-30], "*r.jsonl:4*"),
-        (None, "*r.jsonl: there is no such file of receipts"),
+        (None, "*--manifest-receipts=*r.jsonl: there is no such file*"),
     ):
         (done.path / "r.jsonl").unlink()
         if text is not None:

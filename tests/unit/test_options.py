@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -103,7 +104,7 @@ CONFLICTS = [
     ),
     (
         [M, "--manifest-audit", "--manifest-receipts=no.jsonl"],
-        "no.jsonl: there is no such file of receipts",
+        "no.jsonl: there is no such file",
     ),
     (
         [M, "--manifest-shard=0/8"],
@@ -236,10 +237,14 @@ def test_a_name_that_is_no_text_is_refused(
 def test_what_does_not_go_together_is_refused(
     pytester: pytest.Pytester, arguments: list[str], sentence: str
 ) -> None:
-    """One sentence says what is wrong and what to write instead."""
+    """One sentence says what is wrong, what to write instead, and where the option is described."""
     with pytest.raises(pytest.UsageError) as caught:
         read(pytester, *arguments)
     assert sentence in str(caught.value)
+    place = re.search(r"\(reference/(\w+)\.html#([\w-]+)\)$", str(caught.value))
+    assert place is not None, str(caught.value)
+    names = (name for row in ROWS.values() for name in (row.flag, row.dest))
+    assert place[2] in names
 
 
 @pytest.mark.parametrize(
