@@ -86,6 +86,7 @@ def registered(manifest_secret):
         manifest_secret(value)
 """
 TESTS: Final = """
+import allure
 import pytest
 
 pytestmark = [pytest.mark.manifest("m.jsonl"), pytest.mark.entries(task="jobs.*")]
@@ -95,6 +96,26 @@ def test_of_a_user(entry, receipt):
     arguments = [*entry.args, entry.kwargs, entry.meta]
     print("printed", arguments, receipt)
     assert receipt.result == arguments
+
+
+@pytest.fixture
+def before(entry):
+    raise ValueError(f"before: {list(entry.kwargs.values())}")
+
+
+@pytest.fixture
+def after(entry):
+    yield
+    raise ValueError(f"after: {list(entry.kwargs.values())}")
+
+
+def test_of_a_user_that_cannot_begin(before):
+    pass
+
+
+def test_of_a_user_with_bare_values(entry, after):
+    with allure.step("bare"):
+        raise AssertionError(f"bare: {list(entry.kwargs.values())}")
 """
 INI: Final = """
 [pytest]

@@ -330,6 +330,58 @@ def test_tests_of_the_projects_own(project: Project) -> None:
     assert "MainThread" in allure.label(whole, "thread")
 
 
+RAISING = """
+import allure
+import pytest
+
+pytestmark = pytest.mark.manifest("m.jsonl")
+
+
+@pytest.fixture
+def before(entry):
+    raise ValueError("before", *entry.meta.values())
+
+
+@pytest.fixture
+def after(entry):
+    yield
+    raise ValueError("after", *entry.meta.values())
+
+
+def test_none(before):
+    pass
+
+
+def test_step(entry, after):
+    with allure.step("step"):
+        raise ValueError("step", *entry.meta.values())
+"""
+
+
+def test_errors_show_no_secret_of_the_entry(project: Project) -> None:
+    """Those of a test, of its steps and fixtures: allure-pytest takes them from the exceptions."""
+    project.manifest(
+        "m.jsonl",
+        [
+            {
+                "id": "e",
+                "task": "jobs.double",
+                "kwargs": {"n": 1},
+                "meta": {"password": "vgtx-1704"},
+            }
+        ],
+    )
+    project.write("test_raising.py", RAISING)
+    result = project.run("test_raising.py", "--manifest=m.jsonl", MEMORY, "--alluredir=allure")
+    result.assert_outcomes(failed=1, errors=2)
+    written = {one.name: one.read_text("utf-8") for one in (project.path / "allure").iterdir()}
+    for place in ("before", "step", "after"):
+        told = [text for text in written.values() if f"ValueError: ('{place}', " in text]
+        assert told
+        assert all("***" in one for one in told)
+    assert not [name for name, text in written.items() if "vgtx-1704" in text]
+
+
 def test_a_test_that_is_run_again_hides_nothing(project: Project) -> None:
     """With rerunfailures both looks at the same job are there, under one identity.
 

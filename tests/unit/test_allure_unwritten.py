@@ -23,7 +23,7 @@ class FullDisk:
 def test_what_cannot_be_written_is_no_error_of_a_test() -> None:
     """Else an entry that has passed would be red for the fixtures and lines shown with it."""
     told: list[str] = []
-    logger = EntryLogger(FullDisk(), lambda _result: False, told.append)
+    logger = EntryLogger(FullDisk(), lambda _result: False, lambda _items: None, told.append)
     fixture = SimpleNamespace(name="database", status="passed", steps=[], attachments=[])
     container = SimpleNamespace(children=[], befores=[fixture], afters=[])
     logger.report_container(container)

@@ -35,7 +35,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.redaction.texts import without_cut
+from pytest_manifest.redaction.texts import HIDDEN, without_cut
 from pytest_manifest.reporting.allure import result as results
 from pytest_manifest.reporting.allure import steps
 from pytest_manifest.reporting.allure.steps import Json
@@ -45,12 +45,19 @@ from pytest_manifest.text import short, short_path, visible
 
 if TYPE_CHECKING:
     from allure_commons.logger import AllureFileLogger
-    from allure_commons.model2 import TestResult, TestResultContainer, TestStepResult
+    from allure_commons.model2 import (
+        ExecutableItem,
+        TestResult,
+        TestResultContainer,
+        TestStepResult,
+    )
 
     from pytest_manifest.run.run import Run
 
 
 hookimpl = HookimplMarker("allure")
+_UNREADABLE: Final = ManifestToolError, pytest.UsageError, sqlite3.Error
+"""What is raised where a manifest or ledger cannot be read."""
 _LEDGER_FIXTURES: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
 """Fixtures that only read the ledger, so that Allure need not show their times."""
 
@@ -58,22 +65,25 @@ _LEDGER_FIXTURES: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "rec
 class EntryLogger:
     """Forward everything to ``files`` but the results that ``take`` accepts.
 
-    ``not_written`` takes the message about a file that cannot be written: raised on, that would be
-    an error of the test that is running.
+    ``hide`` takes secrets out of the errors of what is reported. ``not_written`` takes the message
+    about a file that cannot be written: raised on, that would be an error of the test that is
+    running.
     """
 
     def __init__(
         self,
         files: AllureFileLogger,
         take: Callable[[TestResult], bool],
+        hide: Callable[[Iterable[ExecutableItem]], None],
         not_written: Callable[[str], None],
     ) -> None:
         self.files = files
-        self._take = take
+        self._take, self._hide = take, hide
         self._not_written = not_written
 
     @hookimpl
     def report_result(self, result: TestResult) -> None:
+        self._hide([result])
         with self._unwritten_noted():
             if not self._take(result):
                 self.files.report_result(result)
@@ -84,6 +94,7 @@ class EntryLogger:
         if not all(map(_is_uninformative, fixtures)):
             # The item that dispatches is no test and has no result.
             container.children = [uuid for uuid in container.children if uuid is not None]
+            self._hide(fixtures)
             with self._unwritten_noted():
                 self.files.report_container(container)
 
@@ -114,6 +125,12 @@ class EntryLogger:
             folder = f" to {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
             why = error.strerror or error
             self._not_written(f"Allure's results were not all written{folder}: {why}")
+
+
+def _with_steps(items: Iterable[ExecutableItem]) -> Iterator[ExecutableItem]:
+    for item in items:
+        yield item
+        yield from _with_steps(item.steps)
 
 
 def _is_uninformative(fixture: TestStepResult) -> bool:
@@ -363,7 +380,9 @@ class AllureReport:
         self._scopes = scopes(loaded, self._report.options.root)
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
-                self._logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
+                self._logger = EntryLogger(
+                    plugin, self._take, self._hide, self._report.note_unwritten
+                )
                 plugin_manager.unregister(plugin)
                 plugin_manager.register(self._logger)
 
@@ -393,6 +412,36 @@ class AllureReport:
             plugin_manager.unregister(self._logger)
             plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
 
+    def _hide(self, items: Iterable[ExecutableItem]) -> None:
+        """Hide secrets in errors of an entry's test, of its steps and fixtures.
+
+        allure-pytest takes them from the exceptions. What is secret in them stands in the entry and
+        in the last receipt; where these cannot be read, no error is shown.
+        """
+        item = self._item
+        if item is None or (binding := binding_of(item)) is None:
+            return
+        details = [one.statusDetails for one in _with_steps(items) if one.statusDetails]
+        words: shown.Secrets | None = ()
+        if details and binding.entry is not None:
+            try:
+                words = self._secrets(binding.manifest, binding.entry)
+            except _UNREADABLE:
+                words = None
+        for one in details:
+            for name in ("message", "trace"):
+                if words is None:
+                    setattr(one, name, HIDDEN)
+                elif text := getattr(one, name):
+                    setattr(one, name, without_cut(shown.shown_text(text, words), words))
+
+    def _secrets(self, manifest: Path, name: str) -> shown.Secrets:
+        context = self._context(manifest)
+        (record,) = read_some(context.ledger, context.manifest, [name])
+        last = results.last_sent(record)
+        receipt = None if last is None else context.receipt(last.task_id)
+        return shown.pieces_of(context.manifest[name], receipt)
+
     def _take(self, result: TestResult) -> bool:
         """Write the result that allure-pytest has made of an entry's test, completed.
 
@@ -410,7 +459,7 @@ class AllureReport:
         try:
             for stem, whole in self._results(item, binding, result):
                 write_result(self._folder, stem, whole, self._report.options.report_mode)
-        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
+        except _UNREADABLE as error:
             text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
             if text not in self._report.notices:
                 self._report.notices.append(text)
@@ -430,13 +479,6 @@ class AllureReport:
         (record,) = read_some(context.ledger, context.manifest, [binding.entry])
         subject = self._subject(item, binding, result, record)
         last = results.last_sent(record)
-        if details := subject.own.get("statusDetails"):
-            # Hide secrets in a failure of the test's own: allure-pytest takes it from the error.
-            words = shown.pieces_of(
-                record.entry, None if last is None else context.receipt(last.task_id)
-            )
-            for name in details.keys() & {"message", "trace"}:
-                details[name] = without_cut(shown.shown_text(details[name], words), words)
         history, mode = subject.own["historyId"], self._report.options.report_mode
         task_id = last.task_id if last is not None else f"{subject.run}"
         stem = result_id(history, task_id, self._repetition)
@@ -445,7 +487,8 @@ class AllureReport:
         for one, earlier in results.earlier_results(record, subject, final):
             receipt = context.receipt(one.task_id)
             if receipt is not None:
-                receipt = shown.shown_receipt(receipt, shown.secrets_of(record.entry, receipt))
+                entry = context.manifest[binding.entry]  # the record's has no secrets any more
+                receipt = shown.shown_receipt(receipt, shown.secrets_of(entry, receipt))
             name = result_id(history, one.task_id, 0)
             files = results.attachments_of_receipt(receipt)
             written = results.write_attachments(self._folder, name, mode, files)
