@@ -33,7 +33,7 @@ from pytest_manifest.manifest import dump_entry, read_manifest
 from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.reporting.descendants import not_known_of, runtime_of
 from pytest_manifest.schema import Entry, VerdictStatus, shown
-from pytest_manifest.schema.facts import Ended, Job, SendResult, Stored, Withheld
+from pytest_manifest.schema.facts import Ended, HandedOn, Job, SendResult, Started, Stored, Withheld
 from pytest_manifest.schema.run_facts import JobFact, RunFact, TaskFact
 from pytest_manifest.text import plural, seconds, short
 from pytest_manifest.verdict.explanation import counts_text, number_of
@@ -391,6 +391,10 @@ def _rule(
     letter, code = kind.rule, kind.code
     if fact is None and letter == "B":
         fact = held_back_by(attempts)
+    if fact is None and found.is_final:  # it was begun once too often
+        own = attempts[-1].own
+        starts = (*own.each(Started), *own.each(HandedOn))
+        fact = max((one.seq for one in starts), default=None)
     by = "" if fact is None else f" by fact {fact}"
     sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
     if kind is type(UNEXPLAINED) and found.status == "pending":

@@ -80,7 +80,11 @@ def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
     """Return how an entry differs from its earlier form, and a phrase that names the fields."""
     if before is None:
         return "new", "new in the manifest"
-    changed = [name for name in WORK_FIELDS if getattr(entry, name) != getattr(before, name)]
+    changed = [
+        name
+        for name in WORK_FIELDS
+        if canonical(getattr(entry, name)) != canonical(getattr(before, name))
+    ]
     if changed:
         return "job", f"its job was changed ({', '.join(changed)})"
     expected = [
@@ -95,9 +99,9 @@ def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
     return None, ""
 
 
-def _expected(entry: Entry, name: str) -> tuple[bool, object]:
-    # "result": null is not the same as no expectation of a result.
-    return name in entry.expect.model_fields_set, getattr(entry.expect, name)
+def _expected(entry: Entry, name: str) -> bytes | None:
+    # "result": null is not the same as no expectation of a result, nor is true the same as 1.
+    return canonical(entry.expect.model_dump(mode="json", include={name}, exclude_unset=True))
 
 
 @dataclass(frozen=True, slots=True)

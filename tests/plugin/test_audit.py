@@ -268,6 +268,18 @@ def test_a_file_that_is_not_of_one_run_or_no_receipts_is_refused(done: Project) 
         done.write("r.jsonl", "")
 
 
+def test_receipts_alone_advise_no_resume(project: Project) -> None:
+    """Of what ran for too long, and what was not sent: the run that they are of may be anywhere."""
+    rows = [{"id": f"e-{n}", "task": "jobs.double", "kwargs": {"n": n}} for n in range(2)]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    late = {"state": "timed_out", "result": None, "result_sha256": None}
+    edit(receipts(project), lambda found: [{**found[0], **late}])
+    result = project.run("--manifest=m.jsonl", *RECEIPTS)
+    result.assert_outcomes(failed=1, errors=1)
+    result.stdout.no_fnmatch_line("*to go on: *")
+
+
 def test_receipts_of_failed_jobs_and_second_attempts_are_judged_too(project: Project) -> None:
     """Exported receipts of a resumed run: the second attempt's receipt is the one that counts."""
     broken = project.break_("a")

@@ -16,8 +16,8 @@ from pydantic import JsonValue
 from pytest_manifest.cli.show import of_descendant
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import FactSource, Nowhere, Stored, Withheld
-from pytest_manifest.schema.run_facts import RunOver, StoreFact, TaskFact
+from pytest_manifest.schema.facts import FactSource, Nowhere, Started, Stored, Withheld
+from pytest_manifest.schema.run_facts import RunOver, Segment, StoreFact, TaskFact
 from pytest_manifest.verdict.problems import StackEnded
 from pytest_manifest.verdict.reasons import UNEXPLAINED
 from pytest_manifest.verdict.tree import ByDescendant
@@ -191,6 +191,32 @@ def test_what_held_an_entry_back_is_named(run: Path) -> None:
     shown = manifest("show", "a", "--facts").splitlines()
     seq = next(line.split()[0] for line in shown if "withheld" in line)
     assert re.match(rf"judged skipped by fact {seq}: waits_for, rule B ", shown[-1])
+
+
+def test_the_start_that_was_one_too_many_is_named(run: Path) -> None:
+    """Of a job that kills its workers."""
+    with Ledger.open(run, write=True) as ledger:
+        ledger.attempts.plan([("again", "a", 2, 0)])
+        ledger.attempts.mark(["again"], "sent")
+        starts = [
+            Started(
+                seq=0,
+                at=MOMENT,
+                source=FactSource.WORKER,
+                job="again",
+                execution=f"x-{n}",
+                started_at=MOMENT + timedelta(seconds=n),
+                redelivered=n > 0,
+                host="h",
+                pid=n + 1,
+            )
+            for n in range(9)
+        ]
+        begun = Segment(seq=0, at=MOMENT, kills=3, lifetime=60.0, deadline=9.5)
+        ledger.facts.append([(None, begun), *(("a", one) for one in starts)])
+        seq = ledger.facts.last_seq()
+    shown = manifest("show", "a", "--facts").splitlines()
+    assert shown[-1].startswith(f"judged quarantined by fact {seq}: kills_workers, rule F (")
 
 
 def test_the_fact_of_the_descendant_is_named(run: Path) -> None:

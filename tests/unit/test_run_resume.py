@@ -280,6 +280,27 @@ def test_a_change_names_its_fields(now: Entry, change: Change | None, words: str
     assert change_of(now, None) == ("new", "new in the manifest")
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [
+        *((name, 1, True) for name in ("args", "kwargs", "headers")),
+        *((name, 0, False) for name in ("args", "kwargs", "headers")),
+        *((name, 1, 1.0) for name in ("args", "kwargs")),  # headers have no fractions
+    ],
+)
+def test_what_json_keeps_apart_is_other_work(name: str, before: object, now: object) -> None:
+    """Python does not: to it ``True``, 1 and 1.0 are equal. Nor is it the same expectation."""
+
+    def entry(value: object) -> Entry:
+        work = [{"x": value}] if name == "args" else {"x": value}
+        fields = {"id": "a", "task": "t", name: work, "expect": {"result": value}}
+        return Entry.model_validate(fields)
+
+    assert change_of(entry(now), entry(before)) == ("job", f"its job was changed ({name})")
+    same_work = entry(now).model_copy(update={name: getattr(entry(before), name)})
+    assert change_of(same_work, entry(before)) == ("expectation", "expectation changed (result)")
+
+
 def test_many_decisions_are_told_by_reason() -> None:
     """Few are told one by one; of many each reason once, with some ids and a count."""
     few = [Decision("a", "send", "lost"), Decision("b", "keep", "passed")]
