@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 38_449,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_777,
+    "words of the documents": 54_789,
     "lines of the tests": 114_506,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
