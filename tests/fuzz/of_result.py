@@ -15,7 +15,7 @@ from pytest_manifest.results.backend_results import (
     parse_result,
 )
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.results.records import ReadErrors
+from pytest_manifest.results.records import ReadErrors, ReceiptBatch
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.urls import StackAddress
@@ -84,7 +84,9 @@ def _entry() -> Entry:
 def _receipt(flaws: ReadErrors, result: Any) -> Receipt | None:
     collector = ReceiptCollector(None, ResultReader.__new__(ResultReader), flaws=flaws)
     job = PendingAttempt(RUN, _entry(), 1, TASK_ID, sent=0.0)
-    receipt = collector._backend_receipt(TASK_ID, job, result)
+    batch = ReceiptBatch()
+    collector._add_result(batch, TASK_ID, job, result)
+    receipt = next((one for _, _, one in batch.finals), None)
     expect(receipt is not None or flaws.count, "passed over without a word", result)
     return receipt
 

@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 31,
     "options and settings": 50,
     "words of the documents": 54_789,
-    "lines of the tests": 114_506,
+    "lines of the tests": 114_511,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -92,7 +92,7 @@ def test_each_sending_that_may_have_gone_astray_is_kept_with_its_result() -> Non
             ("nowhere",),
             *[("sending", 2), ("send result", 2, "published")],
         ]
-        times = [one.sent_at for one in own(made.ledger).facts if one.kind is Kind.SENDING]  # type: ignore[union-attr]  # of a sending
+        times = [one.sent_at for one in own(made.ledger).facts if isinstance(one, Sending)]
         assert len(set(times)) == 2
 
 
@@ -472,7 +472,10 @@ def test_a_store_that_was_emptied_is_kept_before_what_is_nowhere() -> None:
         ended(made)
         made.world.flush(everything=False)
         made.finish()
-        facts = [*own(made.ledger).facts, *made.ledger.jobs.run_facts().facts]
+        facts: list[JobFact | RunFact] = [
+            *own(made.ledger).facts,
+            *made.ledger.jobs.run_facts().facts,
+        ]
         kinds = [said(one) for one in sorted(facts, key=lambda one: one.seq)]
         assert kinds[4:] == [("store", "emptied"), ("search",), ("nowhere",)]
 
