@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from difflib import get_close_matches
+from inspect import getattr_static
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ class Plans:
 
         for plugin in self._context.config.pluginmanager.get_plugins():
             for value in list(getattr(plugin, "__dict__", {}).values()):
-                spec = getattr(value, "__dict__", {}).get("manifest_plan")
+                # Statically: an object of the app's may answer every question, or raise at any.
+                spec = getattr_static(value, "manifest_plan", None)
                 if isinstance(spec, PlanSpec):
                     self._known[spec.name] = spec
         with user_errors():

@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 227,
-    "lines of code of the package": 38_449,
+    "lines of code of the package": 38_451,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_789,
-    "lines of the tests": 114_511,
+    "words of the documents": 54_816,
+    "lines of the tests": 114_531,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -167,6 +167,26 @@ def test_plan_run_plans_and_runs_in_one_call(planned: Project, xdist: tuple[str,
     assert (planned.path / "corpus-opened.txt").read_text() == "x"
 
 
+def test_an_object_that_answers_no_question_is_no_plan(planned: Project) -> None:
+    """Like an app's settings outside of its context, in a module of fixtures."""
+    conftest = planned.path / "conftest.py"
+    conftest.write_text(
+        conftest.read_text("utf-8")
+        + """
+class Settings:
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"{name}: working outside of application context")
+
+
+settings = Settings()
+""",
+        "utf-8",
+    )
+    assert planned.run("--manifest-plan=demo:one", "--manifest=m.jsonl").ret == 0
+
+
 def test_an_empty_plan_dispatches_nothing(planned: Project) -> None:
     """No entries: no file, nothing sent, and a good exit code."""
     result = planned.run("--manifest-plan=demo:empty", "--manifest-plan-run")
