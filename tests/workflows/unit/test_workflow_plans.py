@@ -92,7 +92,7 @@ def test_mixed_is_one_of_each_by_turns(tmp_path: Path) -> None:
     manifest = planned("mixed", tmp_path)
     kinds = ["debug", "sleep", "crud", "latency"]
     assert [name.partition("-")[0] for name in manifest.ids] == kinds * 15
-    assert manifest.ids[:4] == tuple(f"{kind}-0001" for kind in kinds)
+    assert [*manifest.ids[:4]] == [f"{kind}-0001" for kind in kinds]
     assert manifest.ids[-1] == "latency-0015"
     assert set(Counter(entry.task for entry in manifest).values()) == {15}
 
