@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 38_451,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_816,
+    "words of the documents": 54_790,
     "lines of the tests": 114_531,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
