@@ -19,6 +19,7 @@ from typing import Any, Final
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
+from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 
 FOLDER: Final = Path(__file__).parents[1] / "pytest_manifest" / "schema"
@@ -28,6 +29,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-entry": (Entry, "Manifest entry: one background job"),
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
     "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
+    "run-status": (RunStatus, "Run status: a run at one moment"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

@@ -20,7 +20,7 @@ FILE: Final = TESTS / "owners.toml"
 PROMISES: Final = "docs/evidence/promises.md#The promises"
 PAGES: Final = (
     *("verdicts", "configuration", "fixtures-and-markers", "commands", "exit-codes"),
-    *("manifest-format", "receipt-format", "summary-format"),
+    *("manifest-format", "receipt-format", "summary-format", "status-format"),
 )
 """The pages of the reference whose rows are verdicts, options, settings, outcomes and fields."""
 ALL: Final = "*"

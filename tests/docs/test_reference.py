@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
-from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
+from pytest_manifest.schema import Entry, Expectations, Header, Receipt, run_status, summary
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.statuses import State, VerdictStatus, outcome
 from tasks.filling.gaps import SAYINGS
@@ -128,6 +128,31 @@ def test_every_field_of_a_summary_is_listed() -> None:
     }
     for heading, model in parts.items():
         assert list(rows("summary-format.md", heading)) == list(model.model_fields), heading
+
+
+def test_every_field_of_a_status_is_listed() -> None:
+    """status-format.md has every field of each part, every state and every code of a notice."""
+    parts: dict[str, type[BaseModel]] = {
+        "Status format": run_status.RunStatus,
+        "eta": run_status.StatusEta,
+        "causes": run_status.StatusCause,
+        "workers": run_status.StatusWorker,
+        "tasks": run_status.StatusTask,
+        "longest": run_status.StatusRunning,
+        "cost": run_status.StatusCost,
+        "actions": run_status.StatusAction,
+        "throttling": run_status.StatusThrottle,
+        "notices": run_status.StatusNotice,
+        "series": run_status.StatusSeries,
+        "flags": run_status.StatusFlag,
+    }
+    states = [*get_args(run_status.RunState)]
+    for heading, model in parts.items():
+        listed = list(rows("status-format.md", heading))
+        more = states if heading == "Status format" else []
+        assert listed == [*model.model_fields, *more], heading
+    text = (REFERENCE / "status-format.md").read_text("utf-8")
+    assert all(f"`{code}` (" in text for code in get_args(run_status.NoticeCode))
 
 
 def test_every_state_is_named() -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
+from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 from scripts import schemas
 from scripts.schemas import main
@@ -25,6 +26,7 @@ MODELS: dict[str, type[Document]] = {
     "receipt-descendant": ExportedDescendant,
     "verdict": Verdict,
     "run-summary": RunSummary,
+    "run-status": RunStatus,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 
