@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 31,
     "options and settings": 50,
     "words of the documents": 56_328,
-    "lines of the tests": 114_558,
+    "lines of the tests": 114_556,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
