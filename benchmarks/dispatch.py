@@ -28,6 +28,7 @@ from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.pressure import Health, Pressure
 from pytest_manifest.run.schedule import Schedule, Sender
 from pytest_manifest.urls import StackAddress
 from tests.services import ServiceUnavailableError, rabbitmq_server, valkey_server
@@ -77,7 +78,9 @@ def by_sender(
             ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
         schedule, flights = Schedule(attempts), PendingAttempts()
         schedule.start()
-        sender = Sender(ledger, publisher, schedule, flights, len(attempts), FactLog(ledger))
+        facts = FactLog(ledger)
+        unheld = Pressure(facts, {}, None, lambda: ("", 0), health=Health(None, [], []), keys=None)
+        sender = Sender(ledger, publisher, schedule, flights, len(attempts), facts, unheld)
         began = time.perf_counter()
         while sender.has_room:
             error = sender.send_some()

@@ -40,6 +40,8 @@ class Transport:
     gives_back: ClassVar[bool] = False
     """Whether what was not acknowledged is given anew when its connection ends."""
 
+    counts_messages: ClassVar[bool] = False
+    """Whether it says how many messages wait in a queue; kombu says 0 of what does not."""
     counts_consumers: ClassVar[bool] = False
     """Whether it counts who consumes a queue."""
 
@@ -74,6 +76,7 @@ class Redis(Transport):
     locator = f"{LOCATING}.redis:RedisLocator"
     knows_listeners = True
     hands_out_again = True
+    counts_messages = True
     # Under a global_keyprefix it finds nothing, and declaring creates nothing here.
     passive = False
     bindings: Final = "_kombu.binding."
@@ -110,6 +113,7 @@ class Amqp(Transport):
     schemes = AMQP_SCHEMES
     locator = f"{LOCATING}.amqp:AmqpLocator"
     gives_back = True
+    counts_messages = True
     counts_consumers = True
 
     def limits(self, own: Container[str]) -> dict[str, float]:
@@ -121,6 +125,7 @@ class Sqs(Transport):
 
     schemes = ("sqs",)
     hands_out_again = True
+    counts_messages = True  # about
     queues_have_timeouts = True
     not_there: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
     """Amazon's words for a queue that is not there yet, and is then made with the app's timeout."""
@@ -157,6 +162,7 @@ class InMemory(Transport):
     schemes = (IN_PROCESS,)
     locator = f"{LOCATING}.redis:MemoryLocator"
     in_process = True
+    counts_messages = True
 
 
 REGISTRY: Final[tuple[type[Transport], ...]] = (Redis, Amqp, Sqs, InMemory)

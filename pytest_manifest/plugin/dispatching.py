@@ -30,7 +30,7 @@ from pytest_manifest.plugin.plans import do_nothing, log_failure, set_up, synthe
 from pytest_manifest.plugin.run_options import refuse_unwritable
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
 from pytest_manifest.reporting.github_runner import stop_commands
-from pytest_manifest.text import middle, plural, printable, short_path
+from pytest_manifest.text import middle, plural, printable, short, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -46,8 +46,8 @@ class SessionDispatch:
     It is empty in an xdist worker, as the controller dispatches.
     """
 
-    def __init__(self, state: ManifestSession) -> None:
-        self._state = state
+    def __init__(self, state: ManifestSession, health: Callable[[], object]) -> None:
+        self._state, self._find_health = state, health
         self._options = state.options
         self._manifests = state.manifests
         self._session_runs = state.session_runs
@@ -116,6 +116,16 @@ class SessionDispatch:
                 config=config, manifest=manifest, entries=entries, budget=self._options.budget
             )
 
+    def _health(self) -> Callable[[], object] | None:
+        """Return what the project's fixture manifest_health gives. Raises DispatchError."""
+        found = self._find_health()
+        if found is None or callable(found):
+            return found
+        raise DispatchError(
+            f"nothing was sent: the fixture manifest_health gave {short(found)}; have it return a "
+            "function without arguments, which says 'ok', 'slow' or 'stop'"
+        )
+
     def _settings(self) -> RunSettings:
         files = self._state.selection.subjects
         return run_options.run_settings(self._options, self._session_runs.own_key, files)
@@ -181,6 +191,7 @@ class SessionDispatch:
         """
         session_runs, options = self._session_runs, self._options
         with _none_but_all(runs, session_runs.forget_runs):
+            health = None if options.audit else self._health()
             for run in runs:
                 session_runs.add(run)
                 run.prepare(expected_workers=expected_workers)
@@ -193,6 +204,7 @@ class SessionDispatch:
             for manifest in instead_of if options.rerun else ():
                 run_history.give_up_unfinished(options, manifest)
             for run in runs:
+                run.watch_health(health)
                 run.take_effect()
         if session_runs.stack_data is not None:
             run_history.forget_stack_data(options)

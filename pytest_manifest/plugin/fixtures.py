@@ -34,10 +34,22 @@ def dispatch(request: pytest.FixtureRequest) -> Iterator[SessionDispatch]:
     """
     from pytest_manifest.plugin.dispatching import SessionDispatch
 
-    runs = SessionDispatch(manifest_session(request.config))
+    def health() -> object:
+        return request.getfixturevalue("manifest_health")
+
+    runs = SessionDispatch(manifest_session(request.config), health)
     runs.begin()
     yield runs
     runs.end()
+
+
+@pytest.fixture(scope="session")
+def manifest_health() -> Callable[[], object] | None:
+    """Return None: nobody says how well the services do that the jobs use.
+
+    Override it in the root conftest.py to return a function that says "ok", "slow" or "stop".
+    """
+    return None
 
 
 def _subject(request: pytest.FixtureRequest, what: str) -> tuple[ManifestSession, Binding]:

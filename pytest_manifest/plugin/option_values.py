@@ -23,6 +23,7 @@ from pytest_manifest.plugin.option_kinds import Given, Option, Setting
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Shard
     from pytest_manifest.manifest.partition import Balance, GroupRule
+    from pytest_manifest.run.settings import Rate
 
 Word = TypeVar("Word", bound=str)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -344,4 +345,28 @@ def key_limits(given: Sequence[Given]) -> Mapping[str, int]:
         one.need(_NUMBER.fullmatch(number), f"give a whole number from 1, like {name}=5")
         one.need(name not in found, f"the key {name!r} was limited twice; keep one")
         found[name] = int(number)
+    return found
+
+
+_RATE: Final = re.compile(
+    r"(?:(?P<key>(?P<name>[A-Za-z0-9_.-]{1,60})(?:=.{1,200})?):)?(?P<rate>[^:]*)",
+    re.ASCII | re.DOTALL,
+)
+
+
+def rates(given: Sequence[Given]) -> Mapping[str, Rate]:
+    """Return the rates by what they are of: ``NAME=VALUE`` or NAME of a key, "" all together."""
+    found: dict[str, Rate] = {}
+    for one in given:
+        from pytest_manifest.run.settings import Rate  # in a session that has one
+
+        parts = _RATE.fullmatch(one.text.strip())
+        key, text = (parts["key"] or "", parts["rate"]) if parts else ("", "")
+        found[key] = one.need(
+            None if key in found else Rate.parse(text),
+            f"the rate of {f'the key {key!r}' if key else 'the run'} was given twice; keep one"
+            if key in found
+            else "write it as N/s, N/m or N/h, like 200/s; for each value of a key as NAME:N/s, "
+            "like tenant:10/s; for one value as NAME=VALUE:N/s",
+        )
     return found

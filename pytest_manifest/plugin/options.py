@@ -68,6 +68,16 @@ class Options:
         name="key_limit",
         ini=True,
     )
+    rates = Several(
+        values.rates,
+        "[KEY:]N/s",
+        "messages sent a second (/m, /h) at most, also of a key",
+        name="rate",
+        ini=True,
+    )
+    queue_depth = Option(
+        values.positive, None, "N", "messages in a queue beyond which none are added", ini=True
+    )
     deadline = Option(values.deadline, 6 * 3600.0, "TIME", "time for a run, like 6h", ini=True)
     progress: Option[Literal["auto", "line", "log", "off"]] = Option(
         values.one_of("auto", "line", "log", "off"),
@@ -133,6 +143,7 @@ class Options:
         self.stack_named = bool(named or self.stack_word or self.use_running_stack)
         self.environment_source = source
         self.key_limits_given = bool(given.manifest_key_limit)
+        self.rates_given = bool(given.manifest_rate)
         self.root = config.rootpath
         folder = config.invocation_params.dir
         self.files = tuple((folder / name).resolve() for name in self.manifests)
@@ -155,7 +166,10 @@ ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(ro
 _ABOUT: Final = "batches of Celery jobs as tests (pytest-celery-manifest)"
 _SUBJECTS: Final = {
     "resume and judge": {"audit", "receipts", "run", "reuse", "rerun", "resume", "repair"},
-    "limits": {"window", "key_limits", "deadline", "canary", "max_failed", "budget"},
+    "limits": {
+        *("window", "key_limits", "rates", "queue_depth", "deadline", "canary", "max_failed"),
+        "budget",
+    },
     "reports": {"aggregate", "compare", "progress", "reports"},
     "security": {"strict", "allow"},
 }

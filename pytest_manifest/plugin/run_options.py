@@ -1,6 +1,6 @@
 """Read the options, refuse what contradicts itself or is of no use, and make a run's settings.
 
-Hold the limits of keys (``--manifest-key-limit``) against what is to be sent, and share them.
+Hold the limits and rates of keys against what is to be sent, and share them.
 
 Hold work orders against their signatures, where the user asks for that, before all else.
 """
@@ -19,7 +19,7 @@ from pytest_manifest.errors import DispatchError, SigningError
 from pytest_manifest.files import folder_of
 from pytest_manifest.plugin.option_kinds import with_place
 from pytest_manifest.plugin.options import ROWS, Options
-from pytest_manifest.text import listed, short_path
+from pytest_manifest.text import listed, plural, short, short_path
 from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
@@ -204,28 +204,47 @@ def limits_of_session(options: Options) -> Mapping[str, int]:
 def refuse_unknown_keys(
     options: Options, manifests: Sequence[Manifest], notices: MutableSequence[str]
 ) -> None:
-    """Raise DispatchError where the command line limits a key that no entry has.
+    """Raise DispatchError where the command line limits a key, or a value, that no entry has.
 
     The configuration file may limit keys that only other manifests have: that is noticed.
     """
-    if not options.key_limits:
+    if not (options.key_limits or options.rates):
         return
     known = {manifest.path: manifest.key_counts() for manifest in manifests}
-    everywhere = {name for counts in known.values() for name in counts}
-    for name in options.key_limits:
-        if name in everywhere:
+    everywhere: dict[str, set[str]] = {}
+    for counts in known.values():
+        for name, values in counts.items():
+            everywhere.setdefault(name, set()).update(values)
+    for name, value, written, is_given in _written_keys(options):
+        if name in everywhere and value in (None, *everywhere[name]):
             continue
         files = listed([short_path(path, options.root) for path in known], _SHOWN)
         keys = listed([repr(one) for one in sorted(everywhere)], _SHOWN)
         there = f"their keys are {keys}" if keys else f'they have none, like "key": {{"{name}": …}}'
-        if options.key_limits_given:
-            raise DispatchError(
-                f"nothing was sent: {_written(options, name)}: no entry of {files} has a key "
-                f"{name!r}; {there}"
-            )
-        notices.append(
-            f"{_written(options, name)} limits nothing: no entry of {files} has a key {name!r}"
-        )
+        lacking = f"no entry of {files} has a key {name!r}"
+        if name in everywhere:
+            lacking = f"of no entry of {files} the key {name!r} is {short(_hidden(value or ''))}"
+            there = f"they have {plural(len(everywhere[name]), 'other value')}"
+        if is_given:
+            raise DispatchError(f"nothing was sent: {written}: {lacking}; {there}")
+        notices.append(f"{written} limits nothing: {lacking}")
+
+
+def _written_keys(options: Options) -> Iterator[tuple[str, str | None, str, bool]]:
+    """Yield each key that is named, with its value: as written, and whether on the command line."""
+    for name in options.key_limits:
+        yield name, None, _written(options, name), options.key_limits_given
+    start = "--manifest-rate" if options.rates_given else "manifest_rate ="
+    for key, rate in options.rates.items():
+        if key:
+            name, _, value = key.partition("=")
+            yield name, value or None, f"{start} {_hidden(key)}:{rate}", options.rates_given
+
+
+def _hidden(text: str) -> str:
+    from pytest_manifest.redaction.texts import redact
+
+    return redact(text)
 
 
 def _written(options: Options, name: str) -> str:
@@ -249,6 +268,10 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
         send_only=options.dispatch_only,
         max_failed=None if most is None else FailureLimit(most),
         key_limits=limits_of_session(options),
+        rates={
+            key: rate if options.shard is None else rate.shared(options.shard.total)
+            for key, rate in options.rates.items()
+        },
         revoke_on_max_failed=revokes,
         on_stop=options.on_interrupt,
         low_memory=options.aggregate is not None,
@@ -257,7 +280,9 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     )
 
 
-_SAME: Final = "window deadline strict allow accept no_worker canary budget kills grace repair"
+_SAME: Final = (
+    "window queue_depth deadline strict allow accept no_worker canary budget kills grace repair"
+)
 """What a run's settings have as the options have it."""
 
 

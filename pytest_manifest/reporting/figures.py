@@ -15,6 +15,7 @@ from pytest_manifest.text import (
     duration,
     fitting,
     job_rate,
+    limits_phrase,
     many,
     one_line,
     plural,
@@ -162,6 +163,39 @@ def cost_phrase(cost: schema.SummaryCost) -> str:
     if cost.total is not None:
         return f"cost {cost_text(cost.total)}{limit}"
     return f"cost not known, as no receipt has one:{limit}" if limit else ""
+
+
+def limits_of(run: schema.SummaryRun) -> str:
+    """Return how much of a run might be in flight, and how fast it might be sent; "": no limit."""
+    rates = [f"{key} {rate}".strip() for key, rate in run.rates.items()]
+    depth = run.queue_depth
+    phrases = [
+        limits_phrase(run.key_limits),
+        f"at most {', '.join(rates)}" if rates else "",
+        "" if depth is None else f"at most {many(depth, 'message')} in a queue",
+    ]
+    return ", ".join(filter(None, phrases))
+
+
+_SLOWED: Final = {"rate": "its rate", "queue": "the queue", "health": "manifest_health"}
+_MOST_SLOWED: Final = 5
+
+
+def slowed_phrases(throttled: Sequence[schema.SummaryThrottle]) -> Iterator[str]:
+    """Yield what held a run back for a second or more, when and for how long: the longest five."""
+    felt = (one for one in throttled if one.ended is None or one.seconds >= 1)
+    longest = sorted(felt, key=lambda one: (one.ended is not None, -one.seconds))
+    for one in longest[:_MOST_SLOWED]:
+        lasted = f" for {duration(one.seconds)}" if one.ended is not None else ""
+        lasted += f", {one.times} times" if one.times > 1 else ""
+        until = "" if one.ended is None else f" to {one.ended:%H:%M:%S}"
+        key = f" of {printable(one.key)}" if one.key else ""
+        yield (
+            f"slowed by {_SLOWED[one.why]}{key}{lasted}, {'since' if not until else 'from'} "
+            f"{one.began:%H:%M:%S}{until} UTC: {one.detail}"
+        )
+    if more := len(longest) - _MOST_SLOWED:
+        yield from [f"and slowed by {plural(more, 'more key')}"] if more > 0 else []
 
 
 # By task

@@ -16,7 +16,7 @@ from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import Sheet, comparison_lines, duration_phrase
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
-from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path, visible
+from pytest_manifest.text import many, middle, pictured, plural, short_path, visible
 from pytest_manifest.verdict.explanation import counts_text, ends_text
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def _metadata(summary: schema.RunSummary) -> str:
         f"retried {plural(found.retries, 'time')}" if found.retries else "",
         f"delivered more than once: {found.redeliveries}" if found.redeliveries else "",
         figures.cost_phrase(summary.cost),
-        escaped(limits_phrase(run.key_limits)),
+        escaped(figures.limits_of(run)),
+        *map(escaped, figures.slowed_phrases(run.throttled)),
     ]
     return ", ".join(filter(None, phrases)) + "."
 

@@ -23,6 +23,7 @@ import pytest
 from pydantic_core import to_json
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
+from pytest_manifest.analysis.throttles import throttles_in
 from pytest_manifest.errors import ManifestError, ManifestToolError, StackError
 from pytest_manifest.files import FILE_MODE, append, file_sha256, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, find_runs
@@ -32,6 +33,7 @@ from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.reporting import run_report
 from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
 from pytest_manifest.schema import summary as schema
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD
 from pytest_manifest.text import plural, short, short_path
 
@@ -186,6 +188,7 @@ def _last(run: Run, folder: Path) -> Path | None:
 
 def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
     info, shard = run.info, ledger.info.shard()
+    segments = [one for one in ledger.facts.of_run(info.run) if isinstance(one, Segment)]
     return schema.SummaryRun(
         run=info.run,
         manifest=short_path(run.manifest.path, root),
@@ -195,6 +198,9 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
         shard=None if shard is None else str(shard),
         merged=list(ledger.info.merged()),
         key_limits=dict(ledger.info.key_limits()),
+        rates=dict(segments[-1].rates) if segments else {},
+        queue_depth=segments[-1].queue_depth if segments else None,
+        throttled=throttles_in(ledger, info.run),
         created_at=info.created_at,
         status=ledger.info.status,
         error=None if run.error is None else str(run.error),

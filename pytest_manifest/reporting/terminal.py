@@ -26,7 +26,7 @@ from pytest_manifest.reporting.next_step import command_of, is_command, next_ste
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.schema.statuses import BAD, TAKEN_BACK, VerdictStatus, outcome
-from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
+from pytest_manifest.text import listed, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text
 
 if TYPE_CHECKING:
@@ -364,9 +364,10 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
     phrases = (
         f"{entries} reused from {listed(runs, _RUNS_SHOWN)}" if runs else "",
         figures.cost_phrase(summary.cost),
-        limits_phrase(summary.run.key_limits),
+        figures.limits_of(summary.run),
         again and f"further sendings: {again}",
         figures.untold_phrase(found.descendants, found.entries),
+        *figures.slowed_phrases(summary.run.throttled),
     )
     for phrase in filter(None, phrases):
         yield from map(Line, whole(f"  {phrase}", sheet))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 from typing import Final, Literal, TypeAlias
 
 from loguru import logger
@@ -43,6 +44,7 @@ from pytest_manifest.run import fact_log
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.inflight import PendingAttempts, node_of
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.pressure import Health, Pressure
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.search import AFTER_LOSS, Departures, WorkerFacts, facts_of
@@ -389,9 +391,22 @@ class EngineContext:
             queues = connections.queues
             self.look_for_workers = partial(look_for_workers, connections.publisher, queues)
             self.look_for_unreadable = partial(look_for_unreadable, connections.publisher)
+        limits, settings = self.schedule.key_limits, state.settings
+        self.pressure = Pressure(
+            self.facts,
+            *(settings.rates if self.sends else {}, settings.queue_depth, self._longest_queue),
+            health=Health(state.signals.health, self.warnings, self.live_warnings),
+            keys=None if limits is None else limits.rates,
+        )
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
         self.clock = fact_log.ClockWatch(self.ledger)
         self._noted_delays: set[str] = set()
+
+    def _longest_queue(self) -> tuple[str, int]:
+        """Return the longest of the run's queues and its messages. Raises StackError."""
+        assert self.publisher is not None
+        counts = self.publisher.queue_lengths(self.queues)
+        return max(counts.items(), key=itemgetter(1), default=("", 0))
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was reported: its queue, and its countdown or ETA."""

@@ -39,7 +39,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.text import listed
-from pytest_manifest.urls import StackAddress, is_in_process
+from pytest_manifest.urls import StackAddress, is_in_process, scheme_of
 from pytest_manifest.verdict.problems import UnknownTask
 from pytest_manifest.verdict.reasons import in_brackets, verdict_without_receipt
 
@@ -62,6 +62,7 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     _take_over(strategy, found)
     refusals = [*found.said("error"), *_descendants_refusal(strategy, found, demand)]
     refusals += _signing_refusals(strategy, found)
+    refusals += _depth_refusals(state.settings.queue_depth, publisher)
     unmeasured = [] if state.address.is_private else checks.unmeasured_times(demand, found.stock)
     if state.settings.strict:
         refusals += unmeasured
@@ -105,6 +106,18 @@ def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
     if is_in_process(state.address.broker_url):  # whose worker is this process's own
         return []
     return signing_refusals(found.signers, keys)
+
+
+def _depth_refusals(depth: int | None, publisher: Publisher) -> list[str]:
+    """Refuse to hold to a queue's length where the broker does not say it."""
+    if depth is None or publisher.transport.counts_messages:
+        return []
+    scheme = scheme_of(publisher.address.broker_url)
+    why = (
+        f"--manifest-queue-depth {depth}: a broker at {scheme}:// does not say how many messages "
+        "wait in its queues; leave it out, and use --manifest-window or --manifest-rate."
+    )
+    return [why]
 
 
 def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -> list[str]:

@@ -183,6 +183,7 @@ class Engine(Part):
                 *(context.ledger, context.publisher, context.schedule, context.pending),
                 context.window,
                 context.facts,
+                context.pressure,
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
@@ -205,7 +206,7 @@ class Engine(Part):
     @property
     def _finished(self) -> bool:
         if self._settings.send_only:
-            return not self._schedule.has_ready
+            return self._schedule.exhausted
         return self._schedule.exhausted and not (self.pending or self.pending.held)
 
     def work(self) -> None:
@@ -217,10 +218,12 @@ class Engine(Part):
         while not self._signals.stop.is_set():
             began = time.monotonic()
             if self.step():
-                return
+                break
             if not self._has_room:
                 self._signals.stop.wait(max(0.0, POLL_PERIOD - (time.monotonic() - began)))
-        self.end()
+        else:
+            self.end()
+        self._context.pressure.end()
 
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
@@ -316,6 +319,7 @@ class Engine(Part):
 
     def _send_some(self) -> None:
         self._schedule.forget_ended(self.pending.awaits)
+        self._context.pressure.look(is_sending=not self._schedule.exhausted)
         self._block_beyond_budget()
         if self._sender is not None:
             self._recorder.record_unsent(self._sender.overdue(time.monotonic()), "timed_out")

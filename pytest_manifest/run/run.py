@@ -72,6 +72,10 @@ class Run:
         self.signals.lost_workers = losses
         self.signals.stack_failure = failure
 
+    def watch_health(self, ask: Callable[[], object] | None) -> None:
+        """Set who says whether sending may go on; see ``run.pressure.Health``."""
+        self.signals.health = ask
+
     def prepare(self, *, expected_workers: int | None = None) -> None:
         """Query the stack for what it can do; send nothing, and decide nothing.
 

@@ -23,6 +23,7 @@ from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.run import send_queue
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.pressure import Pressure
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Sending, SendOutcome, SendResult
@@ -188,6 +189,8 @@ class Schedule:
         while len(taken) < number and self.has_ready:
             taken.append(self._ready.popleft())
             self.count_in_flight(taken[-1:])
+            if self.key_limits is not None:
+                self.key_limits.sent(taken[-1].entry)
         return taken
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:
@@ -320,6 +323,7 @@ class Sender:
     _pending: PendingAttempts
     _window: int
     _facts: FactLog
+    _pressure: Pressure
 
     def __post_init__(self) -> None:
         results = self._ledger.facts.of_kind(SendResult)
@@ -344,17 +348,28 @@ class Sender:
         A window that was full is filled up again when a tenth of it is free: a batch costs as much
         as many entries, and workers have the rest of the window to do meanwhile.
         """
-        room = self._window - len(self._pending)
+        room = self._room
         if room >= self._refill:
             self._was_full = False
-        return self._schedule.has_ready and room > 0 and not self._was_full
+        is_free = self._schedule.has_ready and room > 0 and not self._was_full
+        return is_free and self._pressure.has_room
+
+    @property
+    def _room(self) -> int:
+        return self._pressure.window(self._window) - len(self._pending)
 
     def send_some(self) -> StackError | None:
         """Send one batch; return the broker's error, None where there was none."""
         size = BATCH if self._has_begun_sending else FIRST_BATCH
-        batch = self._schedule.take(min(size, self._window - len(self._pending)))
+        try:
+            batch = self._schedule.take(min(size, self._room, self._pressure.room()))
+        except StackError as error:
+            return error
+        if not batch:
+            return None
+        self._pressure.sent(len(batch))
         self._has_begun_sending = True
-        self._was_full = len(batch) >= self._window - len(self._pending)
+        self._was_full = len(batch) >= self._room
         result, seq = self._publish(batch)
         now = time.monotonic()
         unsent, uncertain = set(result.unsent), set(result.uncertain)
@@ -377,6 +392,7 @@ class Sender:
                 if name not in uncertain:
                     self._tried.pop(name, None)
         self.uncertain.update(uncertain)
+        self._pressure.sent(-len(unsent))
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
         for attempt in batch:
             if attempt.task_id in doubtful:

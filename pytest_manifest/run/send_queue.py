@@ -5,6 +5,7 @@ An entry takes some bytes: they are positions of attempts to be read.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import Final, TypeAlias, overload
 from pytest_manifest.broker.attempt import Attempt, attempt_of, task_id_for
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.pressure import KeyRates, Pair
 from pytest_manifest.schema import Entry, cost_text, exact
 from pytest_manifest.verdict.problems import BudgetReached
 
@@ -104,20 +106,21 @@ SPARE = 1000
 """Values of keys that are counted, beside twice as many as are in flight, before it is looked which
 of them have ended."""
 
-Pair: TypeAlias = tuple[str, str]
-"""A key's name and value, like ``("tenant", "acme")``."""
 Pairs: TypeAlias = tuple[Pair, ...]
 """Those keys of an entry that are limited: entries with the same ones wait in one lane."""
 
 
 class KeyLimits:
-    """Count what is in flight of each value of the limited keys; ``limits`` by the key's name.
+    """Count what is in flight of each value of the limited keys, and hold to the rates of keys.
 
-    An attempt counts from when it is taken to be sent until the run awaits nothing of it any more.
+    ``limits`` by the key's name. An attempt counts from when it is taken to be sent until the run
+    awaits nothing of it any more.
     """
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        self._limits = dict(sorted(limits.items()))
+    def __init__(self, limits: Mapping[str, int], rates: KeyRates | None = None) -> None:
+        self._limits = dict(limits)
+        self.rates = rates or KeyRates({})
+        self._names = sorted(self.rates.names.union(limits))
         self._in_flight: dict[Pair, set[str]] = {}
         self._is_awaited: Callable[[str], bool] = lambda _: True
         self._new: set[str] = set()
@@ -132,24 +135,31 @@ class KeyLimits:
 
     def pairs_of(self, entry: Entry) -> Pairs:
         """Return what of an entry's keys is limited, in the order of the names."""
-        return tuple((name, entry.key[name]) for name in self._limits if name in entry.key)
+        return tuple((name, entry.key[name]) for name in self._names if name in entry.key)
 
     def has_room(self, pair: Pair) -> bool:
         """Return whether one more of this value may be sent."""
-        most = self._limits[pair[0]]
+        most = self._limits.get(pair[0], math.inf)
         if len(self._in_flight.get(pair, ())) >= most and pair not in self._looked_at:
             self._looked_at.add(pair)
             self._forget_ended_of(pair)
-        return len(self._in_flight.get(pair, ())) < most
+        return len(self._in_flight.get(pair, ())) < most and self.rates.has_room(pair)
 
     def reserve(self, task_id: str, entry: Entry) -> None:
         """Count an attempt that is being sent, or is in flight already."""
         self._new.add(task_id)
         for pair in self.pairs_of(entry):
-            self._in_flight.setdefault(pair, set()).add(task_id)
+            if pair[0] in self._limits:
+                self._in_flight.setdefault(pair, set()).add(task_id)
+
+    def sent(self, entry: Entry, number: int = 1) -> None:
+        """Count a message towards the rates of its keys; -1: it was not sent after all."""
+        for pair in self.pairs_of(entry):
+            self.rates.take(pair, number)
 
     def cancel(self, task_id: str, entry: Entry) -> None:
         """Stop counting an attempt that was not sent after all."""
+        self.sent(entry, -1)
         for pair in self.pairs_of(entry):
             self._in_flight.get(pair, set()).discard(task_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +12,36 @@ from typing import Final, Literal
 
 WINDOW: Final = 10_000
 """Entries in flight at most, unless set otherwise."""
+
+_RATE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smh])", re.ASCII)
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Hold how many messages may be sent a second, minute or hour (``unit``: s, m, h)."""
+
+    number: float
+    unit: str = "s"
+
+    @classmethod
+    def parse(cls, text: str) -> Rate | None:
+        """Return the rate that is written like ``200/s``, ``30/m`` or ``0.5/h``; None: it is
+        none."""
+        found = _RATE.fullmatch(text)
+        return cls(float(found[1]), found[2]) if found and float(found[1]) else None
+
+    @property
+    def per_second(self) -> float:
+        return self.number / _UNITS[self.unit]
+
+    def shared(self, by: int) -> Rate:
+        """Return the part that each of so many has."""
+        return Rate(self.number / by, self.unit)
+
+    def __str__(self) -> str:
+        return f"{self.number:.6g}/{self.unit}"
+
 
 OnStop = Literal["revoke", "detach"]
 """Whether a stopped run takes back the jobs that it sent, or leaves them to the workers."""
@@ -53,6 +84,9 @@ class RunSettings:
     before the others, 0 for none; ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``:
     and take back what waits; ``budget``: what the run may cost, in the entries' unit, None for no
     limit; ``key_limits``: jobs in flight at most of each value of a key, by the key's name;
+    ``rates``: how fast is sent at most, by ``NAME=VALUE`` of a key, or by its NAME (each value of
+    it), "": all together; ``queue_depth``: messages, also of others, beyond which none are added to
+    a queue;
     ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
     that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
@@ -76,6 +110,8 @@ class RunSettings:
     revoke_on_max_failed: bool = False
     budget: float | None = None
     key_limits: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    queue_depth: int | None = None
     kills: int = 3
     grace: float = 10.0
     on_stop: OnStop | None = None
@@ -120,6 +156,7 @@ class Signals:
     ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
     for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
     ``held_by_dead``: a worker that is gone holds messages, and nobody may move them here;
+    ``health``: the project's, None where it has none.
     ``is_deserted``: the run ended as nobody was there. ``nobody_since``: when the last sign of a
     worker came, where none is there (monotonic s).
     """
@@ -132,6 +169,7 @@ class Signals:
     on_verdicts: Callable[[Sequence[str]], None] = lambda _entries: None
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None
+    health: Callable[[], object] | None = None
     nobody_since: float | None = None
     held_by_dead: bool = False
     is_deserted: bool = False

@@ -28,13 +28,14 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.redaction.texts import redact_url
+from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.casebook import Casebook, require_signatures, verdict_on
 from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, OwnLimits, end_segment, stamp
 from pytest_manifest.run.inflight import PendingAttempts, pending_descendant
+from pytest_manifest.run.pressure import KeyRates
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.trees import Trees
@@ -42,6 +43,7 @@ from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.run_facts import PlaceFact, Segment
 from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT, OPEN
+from pytest_manifest.text import one_line
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.belief import is_revocation_notice
 from pytest_manifest.verdict.judging import signatures_of
@@ -111,16 +113,19 @@ class Strategy(ABC):
         state, connections = self.state, self.connections
         collector.signatures = signatures_of(ledger)
         connections.departures.recall(ledger.info)
-        budget, limits = None, None
+        budget, limits, rates = None, None, None
         if self.sends:
             budget, limits = state.settings.budget, state.settings.key_limits
+            rates = KeyRates(state.settings.rates)
         schedule = Schedule(
             state.to_send,
             verdicts=ledger.verdicts.statuses(),
             canary=state.settings.canary,
             max_failed=state.settings.max_failed,
             budget=None if budget is None else Budget(budget, state.costs),
-            key_limits=KeyLimits(limits) if limits else None,
+            key_limits=KeyLimits(limits or {}, rates)
+            if limits or (rates and rates.names)
+            else None,
         )
         context = EngineContext(
             *(state, connections, ledger, collector, self.facts_of(ledger), schedule),
@@ -147,6 +152,8 @@ class Strategy(ABC):
             max_failed=None if settings.max_failed is None else str(settings.max_failed),
             budget=settings.budget,
             limits=dict(settings.key_limits),
+            rates={one_line(redact(key)): str(rate) for key, rate in settings.rates.items()},
+            queue_depth=settings.queue_depth,
         )
 
     def record_gates(self, ledger: Ledger) -> None:

@@ -71,6 +71,7 @@ class Kind(IntEnum):
     SEARCH = 46
     SET_BACK = 47
     RUN_OVER = 48
+    THROTTLED = 50
 
 
 REPORTS: Final = frozenset(

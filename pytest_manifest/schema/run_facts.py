@@ -32,6 +32,9 @@ class Segment(RunFact, kind=Kind.SEGMENT):
     max_failed: str | None = None
     budget: float | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, str] = field(default_factory=dict)
+    """How fast at most, like ``200/s``, by the key that it is of; "": the whole run."""
+    queue_depth: int | None = None
 
 
 @named_value
@@ -126,6 +129,24 @@ class RunOver(RunFact, kind=Kind.RUN_OVER):
     limit: float | None = None
     error: str = ""
     fields: Mapping[str, str | int] = field(default_factory=dict)
+
+
+ThrottleCause = Literal["rate", "queue", "health"]
+"""rate: sending is as fast as it may be; queue: too many messages wait; health: the project's
+``manifest_health`` asks for it."""
+
+
+@named_value
+class Throttled(RunFact, kind=Kind.THROTTLED):
+    """Sending begins to be held back, or no longer is (``is_over``).
+
+    ``key``: like ``tenant=acme`` where only that key's entries wait; ``detail``: for people.
+    """
+
+    why: ThrottleCause
+    detail: str
+    is_over: bool = False
+    key: str = ""
 
 
 _CLASSES: Final[tuple[type[JobFact | RunFact], ...]] = (

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from pytest_manifest.schema import fields
+from pytest_manifest.schema.run_facts import ThrottleCause
 from pytest_manifest.schema.statuses import Outcome, VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
@@ -14,6 +15,25 @@ Sign: TypeAlias = tuple[
     tuple[VerdictStatus, str | None, str | None, str | None], tuple[str, str] | None
 ]
 """Verdict, error, place and path of failures, and what was expected and found."""
+
+
+class SummaryThrottle(fields.Document):
+    """What held sending back."""
+
+    why: ThrottleCause
+    """Its ``rate``, the length of a ``queue``, or the project's ``health``."""
+    key: fields.Text = ""
+    """The key that had to wait, like ``tenant=acme``; empty: all entries had to."""
+    detail: fields.Text
+    """In words, as of its last time."""
+    times: fields.Count
+    """How often it began."""
+    began: fields.Time
+    """When it began first."""
+    ended: fields.Time | None = None
+    """When it was over last; null: it goes on."""
+    seconds: fields.Number = 0.0
+    """For how long it was, all together."""
 
 
 class SummaryRun(fields.Document):
@@ -35,6 +55,12 @@ class SummaryRun(fields.Document):
     """The runs that it was merged of."""
     key_limits: dict[fields.Text, fields.Count] = Field(default_factory=dict)
     """How many jobs might be in flight of each value of a key, by the key's name."""
+    rates: dict[fields.Text, fields.Text] = Field(default_factory=dict)
+    """How fast might be sent, like ``200/s``, by the key that it is of; empty: all together."""
+    queue_depth: fields.Count | None = None
+    """Beyond how many messages in a queue none were added."""
+    throttled: list[SummaryThrottle] = Field(default_factory=list)
+    """What held sending back."""
     created_at: fields.Time
     """When the run was made."""
     status: Literal["running", "finished", "stopped", "detached"]

@@ -17,6 +17,7 @@ from unittest import mock
 from greenlet import getcurrent, greenlet
 
 from pytest_manifest.run import connections as states
+from pytest_manifest.run import pressure
 from pytest_manifest.run import run as running
 from pytest_manifest.run.locks import RunLock
 
@@ -129,4 +130,5 @@ def belongings(
         stack.enter_context(mock.patch.object(states, "RunLock", OwnLock))
         threads = SimpleNamespace(Thread=SameThread)
         stack.enter_context(mock.patch.object(running, "threading", threads))
+        stack.enter_context(mock.patch.object(pressure, "threading", threads))
         yield

@@ -24,6 +24,8 @@ Partner = Literal["excused", "strict"] | None
 """Another shard that the run is merged with: what excuses all of its own jobs, or nothing."""
 SessionAct = Literal["crash", "second", "stop", "fair", "idle"]
 Act = Literal[WorldAct, SessionAct]
+Health = Literal["ok", "slow", "stop", "nonsense", "raise"]
+"""What the project says of its health, when it is asked."""
 OFTEN: Sequence[Act] = ("take", "begin", "end", "work", "work", "idle")
 BREAKS: Sequence[Act] = (*get_args(WorldAct)[4:], "fate", "fate", "fate")
 SESSION_ACTS: Sequence[Act] = ("crash", "crash", "crash", "second", "fair", "idle", "stop")
@@ -68,6 +70,12 @@ class Program:
     kills: int = 3
     deadline: float = 1e6
     partner: Partner = None
+    rate: float | None = None
+    """Messages a second at most."""
+    depth: int | None = None
+    """Messages in the queue, beyond which none are added."""
+    health: Sequence[Health] = ()
+    """What is answered, one after the other, until all is fair."""
     note: str = field(default="", compare=False)
     """What it showed, for people."""
 
@@ -89,6 +97,7 @@ class Program:
         document["entries"] = tuple(map(Entry.model_validate, document["entries"]))
         document["steps"] = tuple(Step(*step) for step in document["steps"])
         document["sessions"] = tuple(document["sessions"])
+        document["health"] = tuple(document.get("health", ()))
         return cls(**document)
 
 
@@ -135,6 +144,9 @@ def draw(seed: str) -> Program:
         kills=chance.choice((2, 3)),
         deadline=chance.choice((1e6, 1e6, 1e6, 45.0)),
         partner=chance.choice((None, None, "excused", "strict")),
+        rate=chance.choice((None, None, None, 0.1, 1.0, 3.0)),
+        depth=chance.choice((None, None, None, 1, 3)),
+        health=tuple(chance.choices(get_args(Health), k=chance.choice((0, 0, 0, 2, 5)))),
     )
 
 

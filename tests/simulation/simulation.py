@@ -17,6 +17,7 @@ from unittest import mock
 
 from loguru import logger
 
+from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import find_runs
 from pytest_manifest.manifest import write_manifest
@@ -24,9 +25,10 @@ from pytest_manifest.run import dispatch, engine
 from pytest_manifest.run.audit import audit_run
 from pytest_manifest.run.connections import CRASH_LOOP
 from pytest_manifest.run.dispatch import dispatch_run
+from pytest_manifest.run.pressure import BURST
 from pytest_manifest.run.resume import resume_run
 from pytest_manifest.run.run import Run
-from pytest_manifest.run.settings import FailureLimit, RunSettings
+from pytest_manifest.run.settings import FailureLimit, Rate, RunSettings
 from pytest_manifest.schema import Header
 from tests.simulation.later import NO_STACK, PARTNERS_ENTRY, LaterJudges
 from tests.simulation.process import Process, belongings
@@ -117,7 +119,12 @@ class Simulation:
         self.later = LaterJudges(
             self.manifest, folder, program.partner, self.violations.append, self.reached
         )
-        self.world.on_publish = self.truth.published
+        self.world.on_publish = self._published
+        self._health = iter(program.health)
+        self._said: dict[Process | None, str] = {}
+        """What each session was told of the project's health last."""
+        self._first: dict[Process, tuple[float, int]] = {}
+        """When the first messages of a session were sent, and how many had been before."""
         self._processes: list[Process] = []
         self._alive: list[Process] = []
         self._current: Process | None = None
@@ -261,11 +268,35 @@ class Simulation:
         signals.interrupted = VirtualEvent(self.world.clock)
         signals.force_stop = VirtualEvent(self.world.clock)
         made.on_verdicts(partial(self.truth.told, process))
+        made.watch_health(self._answer if self.program.health else None)
         if self.program.is_private:
             before = len(self.world.losses)
             made.watch_stack(lambda: self.world.losses[before:], lambda: None)
         made.prepare()
         made.take_effect()
+
+    def _answer(self) -> object:
+        """Say how well the project does; all is well once the world is fair."""
+        answer = next(self._health, "ok") if self._fair_since is None else "ok"
+        self.reached[f"health: {answer}"] += 1
+        if answer == "raise":
+            raise OSError("no answer")
+        if answer != "nonsense":
+            self._said[self._current] = answer
+        return answer, "as it is drawn"
+
+    def _published(self, attempts: Sequence[Attempt]) -> None:
+        """Nothing is sent faster than it may be, nor while the project says stop."""
+        process, program = self._current, self.program
+        if process is not None and program.rate is not None:
+            now, all_sent = self.world.clock.now, sum(self.world.published.values())
+            first, before = self._first.setdefault(process, (now, all_sent))
+            sent = all_sent - before + len(attempts)
+            if sent > (now - first) * program.rate + 1.0 + program.rate * BURST + 1e-6:
+                self.violations.append(f"S7 {sent} were sent within {now - first:g} s")
+        if self._said.get(process) == "stop":
+            self.violations.append("S7 something was sent while the project's health said stop")
+        self.truth.published(attempts)
 
     def _refused(
         self, process: Process, kind: str, error: ManifestToolError, *, is_last: bool
@@ -330,6 +361,8 @@ class Simulation:
             budget=None if is_last else program.budget,
             kills=program.kills,
             repair=program.repair,
+            rates={} if program.rate is None else {"": Rate(program.rate)},
+            queue_depth=program.depth,
         )
 
     def _ledger(self) -> Path | None:

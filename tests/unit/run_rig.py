@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from pytest_manifest.run.connections import EngineContext, RunConnections, RunSt
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
+from pytest_manifest.run.pressure import KeyRates
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
-from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
+from pytest_manifest.run.settings import FailureLimit, Rate, RunSettings, Signals
 from pytest_manifest.run.strategy import (
     Tracking,
     evaluate_kept_receipts,
@@ -69,6 +70,9 @@ class Plan:
     revoke_on_max_failed: bool = False
     budget: float | None = None
     key_limits: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    queue_depth: int | None = None
+    health: Callable[[], object] | None = None
     kills: int = 3
     deadline: float = 1e6
 
@@ -106,7 +110,9 @@ class Rig:
             canary=plan.canary,
             max_failed=None if plan.max_failed is None else FailureLimit(plan.max_failed),
             budget=None if plan.budget is None else Budget(plan.budget),
-            key_limits=KeyLimits(plan.key_limits) if plan.key_limits else None,
+            key_limits=KeyLimits(plan.key_limits, KeyRates(plan.rates))
+            if plan.key_limits or plan.rates
+            else None,
         )
         self.locator = FakeLocator(self.world)
         self.publisher = FakePublisher(self.world)
@@ -125,6 +131,7 @@ class Rig:
             force_stop=VirtualEvent(clock),
             on_verdicts=self._told,
             lost_workers=lambda: list(self.world.losses),
+            health=self.plan.health,
         )
 
     def _parts(self, pending: PendingAttempts) -> EngineContext:
@@ -135,6 +142,8 @@ class Rig:
             deadline=plan.deadline,
             canary=plan.canary,
             kills=plan.kills,
+            rates=plan.rates,
+            queue_depth=plan.queue_depth,
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
             no_worker=0,

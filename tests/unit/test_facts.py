@@ -49,6 +49,7 @@ from pytest_manifest.schema.run_facts import (
     SetBack,
     StoreFact,
     TaskFact,
+    Throttled,
 )
 from tests.reports import add_receipts, add_starts, facts_after, facts_of
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
@@ -98,7 +99,7 @@ ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     Closed(seq=0, at=MOMENT, job="t-a", source=FactSource.WORKER, key="k"),
     Segment(
         seq=0, at=MOMENT, kills=3, lifetime=60.0, deadline=9.5, canary=1, max_failed="5%",
-        budget=0.25, limits={"tenant": 5},
+        budget=0.25, limits={"tenant": 5}, rates={"": "200/s", "tenant=a": "3/m"}, queue_depth=50,
     ),
     SegmentEnded(seq=0, at=MOMENT, how="stopped"),
     TaskFact(seq=0, at=MOMENT, task="t", code="0ab", limit=3.0),
@@ -111,6 +112,7 @@ ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     ),
     SetBack(seq=0, at=MOMENT, by=3600.0, most=3600.0),
     RunOver(seq=0, at=MOMENT, why="deadline", limit=3.0),
+    Throttled(seq=0, at=MOMENT, why="rate", detail="no more than 3/m", is_over=True, key="a=b"),
 )  # fmt: skip
 
 

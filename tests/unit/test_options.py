@@ -20,6 +20,7 @@ from pytest_manifest.plugin.run_options import (
     receipt_keys,
     refuse_unwritable,
 )
+from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema.fields import MOST_SECONDS
 from pytest_manifest.signing import sign_order
 
@@ -163,6 +164,16 @@ CONFLICTS = [
     ([M, "--manifest-key-limit=a=1.5"], "--manifest-key-limit=a=1.5: give a whole number from 1"),
     ([M, "--manifest-key-limit=a=many"], "--manifest-key-limit=a=many: give a whole number from 1"),
     ([M, "--manifest-key-limit=a=1", "--manifest-key-limit=a=2"], "the key 'a' was limited twice"),
+    ([M, "--manifest-rate=fast"], "--manifest-rate=fast: write it as N/s, N/m or N/h, like 200/s"),
+    ([M, "--manifest-rate="], "--manifest-rate=: write it as N/s, N/m or N/h"),
+    ([M, "--manifest-rate=0/s"], "--manifest-rate=0/s: write it as N/s, N/m or N/h"),
+    ([M, "--manifest-rate=-1/s"], "--manifest-rate=-1/s: write it as N/s"),
+    ([M, "--manifest-rate=5/d"], "--manifest-rate=5/d: write it as N/s"),
+    ([M, "--manifest-rate=tenant=acme"], "--manifest-rate=tenant=acme: write it as N/s"),
+    ([M, "--manifest-rate=a b:5/s"], "--manifest-rate=a b:5/s: write it as N/s"),
+    ([M, "--manifest-rate=1/s", "--manifest-rate=2/m"], "the rate of the run was given twice"),
+    ([M, "--manifest-rate=a:1/s", "--manifest-rate=a:2/m"], "the rate of the key 'a' was given"),
+    ([M, "--manifest-queue-depth=0"], "--manifest-queue-depth 0: give a whole number from 1"),
     ([M, "--manifest-dispatch-only", "--manifest-key-limit=a=1"], "leave out --manifest-key-limit"),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
@@ -352,6 +363,8 @@ manifest_canary = 7
 manifest_max_failed = 5%
 manifest_budget = 12.5
 manifest_key_limit = tenant=5, host=2
+manifest_rate = 200/s, tenant:10/m 'tenant=a b':0.5/h
+manifest_queue_depth = 5000
 manifest_on_interrupt = detach
 manifest_kills = 2
 manifest_grace = 1m
@@ -369,6 +382,8 @@ FROM_INI = {
     "max_failed": (0.05, False),
     "budget": 12.5,
     "key_limits": {"tenant": 5, "host": 2},
+    "rates": {"": Rate(200), "tenant": Rate(10, "m"), "tenant=a b": Rate(0.5, "h")},
+    "queue_depth": 5000,
     "on_interrupt": "detach",
     "kills": 2,
     "grace": 60.0,
@@ -496,6 +511,8 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "--manifest-key-limit=api.key=1",
         "--manifest-key-limit",
         "tenant=3",
+        "--manifest-rate=api=key:v:1.5/s",
+        "--manifest-queue-depth=7",
         "--override-ini=manifest_on_interrupt=revoke",
         "--override-ini=manifest_kills=4",
         "--override-ini=manifest_grace=0",
@@ -514,6 +531,8 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "max_failed": (9, False),
         "budget": 3.0,
         "key_limits": {"api.key": 1, "tenant": 3},
+        "rates": {"api=key:v": Rate(1.5)},
+        "queue_depth": 7,
         "on_interrupt": "revoke",
         "kills": 4,
         "grace": 0.0,

@@ -28,6 +28,7 @@ from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.reporting.figures import slowed_phrases
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import columns
 from pytest_manifest.reporting.run_page.sections import section_documents
@@ -306,7 +307,11 @@ class PageMetadata:
     def document(self) -> dict[str, object]:
         """Return what the run was, and when the page was written."""
         run, again = self.summary.run, self.again
-        remarks = [*run.findings, *([f"The run gave up: {run.error}"] if run.error else [])]
+        remarks = [
+            *run.findings,
+            *slowed_phrases(run.throttled),
+            *([f"The run gave up: {run.error}"] if run.error else []),
+        ]
         return {
             "manifest": pictured(Path(run.manifest).name),
             "remarks": shown(remarks),

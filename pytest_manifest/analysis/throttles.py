@@ -1,0 +1,62 @@
+"""Add up what has held a run's sending back, by its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema.run_facts import (
+    JobFact,
+    RunFact,
+    Segment,
+    SegmentEnded,
+    ThrottleCause,
+    Throttled,
+)
+from pytest_manifest.schema.summary import SummaryThrottle
+
+
+def throttles_of(facts: Iterable[JobFact | RunFact]) -> list[SummaryThrottle]:
+    """Return what held sending back, each cause with its key once, in the order of its first time.
+
+    ``facts`` of one run. What a stretch of the run has not ended ends with its last fact; of what
+    goes on only the begin is known.
+    """
+    began: dict[tuple[ThrottleCause, str], datetime] = {}
+    found: dict[tuple[ThrottleCause, str], SummaryThrottle] = {}
+    last: datetime | None = None
+
+    def end(which: tuple[ThrottleCause, str], at: datetime) -> None:
+        one, since = found[which], began.pop(which)
+        lasted = one.seconds + max((at - since).total_seconds(), 0.0)
+        found[which] = one.model_copy(update={"ended": at, "seconds": lasted})
+
+    for fact in facts:
+        if isinstance(fact, Throttled):
+            which = fact.why, fact.key
+            if fact.is_over:
+                if which in began:
+                    end(which, fact.at)
+            elif which not in began:
+                began[which] = fact.at
+                known = found.get(which) or SummaryThrottle(
+                    why=fact.why, key=fact.key, detail="", times=0, began=fact.at
+                )
+                found[which] = known.model_copy(
+                    update={"detail": fact.detail, "times": known.times + 1, "ended": None}
+                )
+        elif isinstance(fact, Segment | SegmentEnded):  # a killed pytest has recorded no end
+            for which in list(began):
+                end(which, fact.at if isinstance(fact, SegmentEnded) else last or fact.at)
+        last = fact.at
+    return list(found.values())
+
+
+def throttles_in(ledger: Ledger, run: str) -> list[SummaryThrottle]:
+    """Return what held back a run, or those that it was merged of."""
+    return [
+        one
+        for name in [run, *ledger.info.merged()]
+        for one in throttles_of(ledger.facts.of_run(name))
+    ]
