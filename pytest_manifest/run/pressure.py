@@ -41,7 +41,7 @@ _LONGEST: Final = 200
 
 
 class _Bucket:
-    """What one rate allows now: a token a message. It begins with one, and saves up little."""
+    """A rate's tokens, one a message. It begins with one, and saves up little."""
 
     def __init__(self, rate: Rate, now: float) -> None:
         self._speed, self._tokens, self._at = rate.per_second, 1.0, now

@@ -18,7 +18,7 @@ Sign: TypeAlias = tuple[
 
 
 class SummaryThrottle(fields.Document):
-    """What held sending back."""
+    """A cause that held sending back."""
 
     why: ThrottleCause
     """Its ``rate``, the length of a ``queue``, or the project's ``health``."""
