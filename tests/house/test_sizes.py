@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 228,
-    "lines of code of the package": 38_576,
-    "options": 31,
-    "options and settings": 50,
-    "words of the documents": 56_328,
-    "lines of the tests": 114_556,
+    "modules of the package": 230,
+    "lines of code of the package": 39_068,
+    "options": 33,
+    "options and settings": 52,
+    "words of the documents": 56_948,
+    "lines of the tests": 115_229,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
