@@ -18,6 +18,7 @@ from pytest_manifest.ledger.descendants import Descendants, TreeQueries
 from pytest_manifest.ledger.facts import Facts, WorkerEvents
 from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
+from pytest_manifest.ledger.listing import Listing
 from pytest_manifest.ledger.rows import RunInfo, columns_of, damaged
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_queries, version_of
@@ -31,10 +32,10 @@ class Ledger:
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
     workers), ``facts`` (what only a session knew), ``jobs`` (those
     of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
-    ``queries`` (of many entries at once), ``trees`` (of many descendants at once) and
-    ``invariants`` (what does not fit together). A method of a part that writes does so atomically:
-    in the caller's :meth:`transaction`, or in its own. All raise LedgerError where the file cannot
-    be read or written.
+    ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``listing``
+    (entries by where they are) and ``invariants`` (what does not fit together). A method of a part
+    that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All raise
+    LedgerError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -54,6 +55,7 @@ class Ledger:
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
         self.invariants = Invariants(self._db)
+        self.listing = Listing(self._db)
 
     @classmethod
     def create(cls, path: Path, info: RunInfo, *, deferred: bool = False) -> Self:

@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 230,
-    "lines of code of the package": 39_068,
+    "modules of the package": 234,
+    "lines of code of the package": 39_452,
     "options": 33,
     "options and settings": 52,
     "words of the documents": 56_948,
-    "lines of the tests": 115_229,
+    "lines of the tests": 115_567,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -49,8 +49,8 @@ LIBRARIES: Final = ("uPlot.iife.min.js", "tabulator.min.js")
 STYLES: Final = ("uPlot.min.css", "tabulator_simple.min.css")
 _ASSETS: Final = (
     *("page.html", "page.css"),
-    *("base.js", "names.js", "clocks.js", "again.js", "details.js", "trees.js", "plots.js"),
-    *("timeline.js", "summary.js", "entries.js", "address.js", "main.js"),
+    *("elements.js", "base.js", "names.js", "clocks.js", "again.js", "panel.js", "details.js"),
+    *("trees.js", "plots.js", "timeline.js", "summary.js", "entries.js", "address.js", "main.js"),
 )
 """The template, our styles and, in this order, our scripts."""
 _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
@@ -63,17 +63,14 @@ def _frame() -> tuple[str, str]:
 
     Its policy allows just these.
     """
-    styles, scripts = (
-        [_MAP.sub("", (VENDOR / name).read_text("utf-8")) for name in names]
-        for names in (STYLES, LIBRARIES)
-    )
+    styles, scripts = ([vendored(name) for name in names] for names in (STYLES, LIBRARIES))
     page, css, *ours = ((ASSETS / name).read_text("utf-8") for name in _ASSETS)
     styles.append(css)
     scripts.append(f"(function () {{\n'use strict';\n{''.join(ours)}}})();\n")
     head, _, tail = page.partition("{{data}}")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"style-src {_hashes(styles)}; script-src {_hashes(scripts)}"
+        f"style-src {hashes(styles)}; script-src {hashes(scripts)}"
     )
     head = head.replace("{{policy}}", policy)
     head = head.replace("{{styles}}", "".join(f"<style>{css}</style>\n" for css in styles))
@@ -84,7 +81,13 @@ def _frame() -> tuple[str, str]:
     return head, tail
 
 
-def _hashes(texts: list[str]) -> str:
+def vendored(name: str) -> str:
+    """Return the text of a file of a library, without the link to its source map."""
+    return _MAP.sub("", (VENDOR / name).read_text("utf-8"))
+
+
+def hashes(texts: Sequence[str]) -> str:
+    """Return the sources of a policy that allow just these inline texts."""
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
 
