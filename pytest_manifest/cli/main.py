@@ -16,6 +16,7 @@ from pytest_manifest.cli import (
     INTERRUPTED,
     USER_ERROR,
     check,
+    ctl,
     export,
     init,
     lint,
@@ -109,3 +110,4 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(stack.app, name="stack")
+app.add_typer(ctl.app, name="ctl")

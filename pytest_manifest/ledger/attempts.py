@@ -123,7 +123,7 @@ class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
     def plan(
-        self, given: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
+        self, given: Iterable[PlanRow], *, why: Literal["retry", "resume", "requeue"] | None = None
     ) -> None:
         """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
 

@@ -24,6 +24,12 @@ _OF_ENTRY: Final = "SELECT max(w.seq) FROM verdicts w WHERE w.entry = {0}.{1} AN
 """The last of the verdicts on a job."""
 
 
+_ASKED_FOR_AGAIN: Final = (
+    f"t.kind = {Kind.TAKEN_UP:d} AND t.{RARE} AND json_extract(t.data, '$.why') = 'requeue'"
+)
+"""The fact ``t`` says that an operator has asked for a job's entry again."""
+
+
 def _attempts(where: str) -> str:
     """Return a query for attempts ``a``."""
     return f"""
@@ -193,8 +199,21 @@ CHANGED_WITHOUT_CORRECTION: Final = _judged(
     )""",
     f"""NOT v.alone AND b.status <> v.status AND b.status NOT IN {in_sql(INFERRED | OPEN)}
     AND b.corrects IS NULL AND v.corrects IS NOT b.seq
+    AND NOT EXISTS (
+        SELECT 1 FROM facts t WHERE t.job = a.n AND {_ASKED_FOR_AGAIN}
+            AND t.seq BETWEEN b.seq AND v.seq
+    )
     AND a.attempt = (SELECT max(x.attempt) FROM jobs x WHERE x.name = a.entry)""",  # noqa: S608 - fixed text
 )
+# What an operator has cancelled is not sent any more, unless it was asked for again since.
+SENT_THOUGH_CANCELLED: Final = f"""
+    SELECT a.task_id, a.entry, a.attempt FROM attempts a
+    JOIN verdicts v ON v.entry = a.number AND v.status = 'cancelled' AND a.sending > v.seq
+    WHERE NOT EXISTS (
+        SELECT 1 FROM facts t JOIN jobs j ON j.n = t.job
+        WHERE j.entry = a.number AND {_ASKED_FOR_AGAIN} AND t.seq BETWEEN v.seq AND a.sending
+    ) GROUP BY a.task_id
+"""  # noqa: S608 - fixed text
 SKIPPED_THOUGH_BEGUN: Final = _settled(f"s.kind = 'skipped' AND {_STARTED}")
 JUDGED_WITHOUT_ATTEMPT: Final = """
     SELECT '', coalesce(

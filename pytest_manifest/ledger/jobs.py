@@ -286,7 +286,7 @@ def _why(number: int, cause: str | None, reused: facts.Reused | None) -> facts.W
         return "reuse"
     if number == 1:
         return "first"
-    return "retry" if cause == "retry" else "resume"
+    return "retry" if cause == "retry" else "requeue" if cause == "requeue" else "resume"
 
 
 def _spawn_of(row: Sequence[Any], announced: facts.Spawn | None) -> facts.Spawn:

@@ -14,6 +14,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import database, files
 from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.ledger.commands import Commands
 from pytest_manifest.ledger.descendants import Descendants, TreeQueries
 from pytest_manifest.ledger.facts import Facts, WorkerEvents
 from pytest_manifest.ledger.invariants import Invariants
@@ -33,7 +34,8 @@ class Ledger:
     workers), ``facts`` (what only a session knew), ``jobs`` (those
     of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
     ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``listing``
-    (entries by where they are) and ``invariants`` (what does not fit together). A method of a part
+    (entries by where they are), ``commands`` (what operators ask for) and ``invariants`` (what does
+    not fit together). A method of a part
     that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All raise
     LedgerError where the file cannot be read or written.
     """
@@ -54,6 +56,7 @@ class Ledger:
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
+        self.commands = Commands(self._db)
         self.invariants = Invariants(self._db)
         self.listing = Listing(self._db)
 

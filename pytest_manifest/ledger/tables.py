@@ -76,6 +76,13 @@ TABLES: Final[Sequence[str]] = (
     )
     """,
     "CREATE INDEX verdicts_by_entry ON verdicts (entry)",
+    # What operators ask for, from processes of their own: its numbers are no part of the order.
+    """
+    CREATE TABLE commands (
+        n INTEGER PRIMARY KEY, at INTEGER NOT NULL, by TEXT NOT NULL, action TEXT NOT NULL,
+        reason TEXT NOT NULL, data TEXT NOT NULL, answered_at INTEGER, answer TEXT
+    )
+    """,
 )
 
 _TIME: Final = "strftime('%Y-%m-%dT%H:%M:%f+00:00', {} / 1e6, 'unixepoch')"

@@ -21,7 +21,7 @@ from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Kind, Started, TakenUp
 from pytest_manifest.schema.statuses import OPEN
 
-Reason: TypeAlias = Literal["resume", "audit", "keys"]
+Reason: TypeAlias = Literal["resume", "audit", "keys", "requeue"]
 """Why a verdict is taken back."""
 
 _RECORD: Final = """
@@ -198,7 +198,7 @@ class Verdicts(LedgerPart):
         """Record that what these verdicts are on is awaited again."""
         now, facts = rows.utc_now(), list[Owned]()
         for entry, job, kind in self._db.of_each(_JUDGED_JOBS, entries):
-            if why == "resume" or kind != "pending":
+            if why in ("resume", "requeue") or kind != "pending":
                 facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
         Facts(self._db).append(facts)
 

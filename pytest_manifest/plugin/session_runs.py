@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -276,6 +277,8 @@ class SessionRuns:
             run.keep_secrets(secrets)
         run.on_verdicts(lambda _entries: self.changed.set())
         run.watch_stack(self._lost_workers, self._stack_failure)
+        # As by Ctrl-C, which wakes the main thread wherever it waits.
+        run.signals.end_session = partial(os.kill, os.getpid(), signal.SIGINT)
         try:
             form = self.context.options.log_format
             self._log_handlers.append(add_run_log(run.files.log, format=form))

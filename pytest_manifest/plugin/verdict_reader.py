@@ -182,7 +182,9 @@ class VerdictReader:
             return binding.subject in run.seen
         if not binding.whole_run:
             return True
-        return self._over() if self._groups is not None else len(run.seen) >= run.entries
+        if self._groups is not None or len(run.seen) < run.entries:
+            return self._over()
+        return sum(run.ledger.verdicts.counts().values()) >= run.entries or self._over()
 
     def forget(self) -> None:
         """Drop the verdict that was looked up last, so that the next look-up reads the ledger."""
@@ -205,10 +207,19 @@ class VerdictReader:
             time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
 
     def verdict(self, binding: Binding) -> StoredVerdict | None:
-        """Return the verdict of the binding's entry; the same one until :meth:`forget`."""
+        """Return the verdict of the binding's entry; the same one until :meth:`forget`.
+
+        One that was taken back since, as an operator has the entry sent again, is waited for.
+        """
         if self._last is None or self._last[0] is not binding:
             run = self.runs.get(binding.manifest)
             found = None if run is None or binding.entry is None else run.take(binding.entry)
+            while found is None and run is not None and binding.entry in run.seen:
+                over = self._over() or run.ledger.info.status != "running"
+                found = run.take(binding.entry)
+                if over:
+                    break
+                time.sleep(POLL)
             self._last = binding, found
         return self._last[1]
 

@@ -6,6 +6,7 @@ And notice that nobody is there to do the work.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from loguru import logger
@@ -16,8 +17,10 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.connections import EngineContext, FailureWindow, Part
 from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.missing import MissingJobs, Withdrawal, job_search
-from pytest_manifest.run.schedule import Sender
+from pytest_manifest.run.schedule import Sender, Skipped
+from pytest_manifest.run.steering import Steering
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.text import listed, plural
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.inference import AT_THE_END
@@ -194,7 +197,10 @@ class Engine(Part):
             context, self._search, self._recorder, self._sender, self._withdrawal
         )
         self._absence = Absence(context)
-        self._deadline = float("inf")
+        self.limit = self._settings.deadline
+        """Seconds that this stretch of the run has."""
+        self._began, self._deadline = 0.0, float("inf")
+        self._steering = Steering(context, self)
         self._left = 0
 
     @property
@@ -227,17 +233,19 @@ class Engine(Part):
 
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
-        self._deadline = time.monotonic() + self._settings.deadline
-        self._context.wait_budget.end_at(self._deadline)
+        self._began = time.monotonic()
+        self.set_deadline(self.limit)
         attempts = self.pending.attempts()
         self._schedule.count_in_flight(attempts)
         self._recorder.record_blocked(self._schedule.start([one.entry.id for one in attempts]))
         self._recorder.record_complete_trees()
+        self._steering.begin()
 
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
         self._check_stack()
         self._clock.look()
+        self._steering.step()
         self._send_some()
         if self._finished:
             self._drain()
@@ -264,6 +272,49 @@ class Engine(Part):
         if self._finished and not self._signals.force_stop.is_set():
             self._drain()
 
+    # What operators ask for
+
+    @property
+    def sends(self) -> bool:
+        """Return whether this session publishes messages."""
+        return self._sender is not None
+
+    @property
+    def time_left(self) -> float:
+        """Return the seconds until the run's deadline."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def set_deadline(self, limit: float) -> None:
+        """Have this stretch of the run end after so many seconds from its beginning."""
+        self.limit, self._deadline = limit, self._began + limit
+        self._context.wait_budget.end_at(self._deadline)
+
+    def set_window(self, window: int) -> None:
+        """Have at most so many entries in flight from now on."""
+        assert self._sender is not None
+        self._sender.set_window(window)
+
+    def withhold(self, skipped: Sequence[Skipped]) -> None:
+        """Record the verdicts of what will not be sent."""
+        self._recorder.record_blocked(skipped)
+
+    def cancel(self, task_ids: Collection[str], *, running: bool) -> None:
+        """Take back those of these jobs that wait, and have the workers drop the others.
+
+        ``running``: and end what runs. It is judged by what is reported of it.
+        """
+        if running:
+            self._recorder.revoke(dict.fromkeys(task_ids, "operator"), terminate=True)
+        back = self._withdrawal.take_back(0.0, "operator", frozenset(task_ids))
+        self._recorder.record_judged(back)
+        self._recorder.keep_revoked(set(task_ids) - set(back))
+
+    def note_told(self, before: Mapping[str, VerdictStatus]) -> None:
+        """Note the verdicts that were reported of what an operator has decided otherwise about."""
+        self._recorder.told_before.update(before)
+
+    # Its end
+
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
         self._schedule.close(problems.LookedAt())
@@ -277,7 +328,7 @@ class Engine(Part):
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
-        limit = self._settings.deadline
+        limit = self.limit
         over: problems.RunOver = problems.RunDeadline(limit=limit)
         left = self._schedule.close(over)
         if self._settings.send_only:  # what was sent is the workers', and not judged here

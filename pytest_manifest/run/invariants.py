@@ -74,6 +74,7 @@ _SENDINGS: Final[_Sentences] = {
     queries.NUMBERED_TWICE: "is there twice, under two task ids",
     queries.MISSING_NUMBERS: "is there, and one before it is not",
     queries.REPEATED_WITHOUT_REASON: "was made without a recorded reason",
+    queries.SENT_THOUGH_CANCELLED: "was sent after an operator had cancelled its entry",
     queries.REUSED_FROM_NOWHERE: (
         "is recorded as an earlier run's, and the record does not name that run"
     ),

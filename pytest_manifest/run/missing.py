@@ -6,7 +6,7 @@ And take back what waits when a run is to end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
@@ -46,25 +46,28 @@ class Withdrawal(Part):
         self._force_stop = self._signals.force_stop
         self._is_private = self._context.is_private
 
-    def take_back(self, seconds: float, why: RecallReason) -> Collection[str]:
+    def take_back(
+        self, seconds: float, why: RecallReason, chosen: Container[str] | None = None
+    ) -> Collection[str]:
         """Take back what waits, and await what runs for so many seconds; return what is taken back.
 
         A job that no worker has started, now that all of them know that it is revoked, never will
-        be.
+        be. ``chosen``: task ids; None: all.
         """
-        revoked = self._pending.waiting()
+        revoked = self._waiting(chosen)
         self._recorder.revoke(dict.fromkeys(revoked, why))
         removed = self._withdraw(revoked)
         if seconds:
             self._await_running(seconds)
             # What runs may have started others meanwhile.
-            while fresh := self._pending.waiting() - revoked:
+            while fresh := self._waiting(chosen) - revoked:
                 revoked |= fresh
                 self._recorder.revoke(dict.fromkeys(fresh, why))
                 removed |= self._withdraw(fresh)
                 self._poll()
-        started = self._started_or_unknown() - removed - self._dropped()
-        left = self._pending.waiting() - started
+        asked = set(self._pending.by_task_id) if chosen is None else revoked
+        started = self._started_or_unknown(asked) - removed - self._dropped()
+        left = self._waiting(chosen) - started
         back = [self._pending.by_task_id[task_id] for task_id in left]
         for job in back:
             self._facts.recalled(job.task_id, why, "heard", job.entry.id)
@@ -114,14 +117,18 @@ class Withdrawal(Part):
             self._poll()
             idle = len(self._pending.waiting()) + len(self._pending.out_of_sight())
             started = len(self._pending) > idle
-            if not started and not self._started_or_unknown():
+            if not started and not self._started_or_unknown(set(self._pending.by_task_id)):
                 return
             self._force_stop.wait(POLL_PERIOD)
 
-    def _started_or_unknown(self) -> set[str]:
-        """Return what a worker runs, or may run; queried after the revocation, which all have
-        heard."""
-        everything = set(self._pending.by_task_id)
+    def _waiting(self, chosen: Container[str] | None) -> set[str]:
+        """Return the task ids of what waits for a worker, of those that are ``chosen``."""
+        waiting = self._pending.waiting()
+        return waiting if chosen is None else {one for one in waiting if one in chosen}
+
+    def _started_or_unknown(self, everything: set[str]) -> set[str]:
+        """Return which of these a worker runs, or may run; queried after the revocation, which all
+        have heard."""
         if self._locator is None or not everything:
             return everything
         try:

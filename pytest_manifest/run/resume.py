@@ -33,6 +33,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch, locations_of
 from pytest_manifest.run.send_queue import NOTHING, refuse_beyond
 from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.steering import answer_kept, asked_of
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDABLE
@@ -55,7 +56,9 @@ class Known:
     ``last``: the newest attempts, by entry; ``statuses``: the verdicts, also those that were only
     inferred; ``locations``: where attempts without a receipt were found, by task id; ``held``: task
     ids of jobs that have ended while tasks that they started have not; ``turned_away``: task ids
-    that a worker turned away, which may have another message.
+    that a worker turned away, which may have another message; ``cancelled``: entries that an
+    operator does not want any more; ``requeued``: those that one wants sent again, with whether
+    also where they might run twice.
     """
 
     last: Mapping[str, AttemptRow]
@@ -63,6 +66,8 @@ class Known:
     locations: Mapping[str, Location] = field(default_factory=dict)
     held: Set[str] = frozenset()
     turned_away: Container[str] = frozenset()
+    cancelled: Container[str] = frozenset()
+    requeued: Mapping[str, bool] = field(default_factory=dict)
 
 
 def decisions(
@@ -77,8 +82,11 @@ def decisions(
             *(row, status, known.locations.get(job), _may_have_run(status, row, one)),
             turned_away=job in known.turned_away,
             tree_goes_on=job in known.held and status is not None,
+            is_cancelled=name in known.cancelled,
+            is_requeued=name in known.requeued,
         )
-        yield one, resume_rules.decide(one.entry, state, unsafe=unsafe)
+        given = unsafe or known.requeued.get(name, False)
+        yield one, resume_rules.decide(one.entry, state, unsafe=given)
 
 
 def _status(stored: VerdictStatus | None, one: Judged) -> VerdictStatus | None:
@@ -135,11 +143,14 @@ def preview(
         locations: dict[str, Location] = dict.fromkeys(under_way, "unknown")
         # Pending and unknown ones are looked at anew.
         stored = ledger.verdicts.statuses().items()
+        cancelled, requeued = asked_of(ledger)
         known = Known(
             last={row.entry: row for row in ledger.attempts.newest()},
             statuses={entry: status for entry, status in stored if status not in OPEN},
             locations=locations,
             held=held,
+            cancelled=cancelled,
+            requeued=requeued,
         )
         # What a session that goes on, or was killed, has not read yet, may be a start.
         unread = [StoreFact(seq=LATER, at=utc_now(), what="emptied")]
@@ -294,6 +305,7 @@ class Resume(strategy.EarlierRunStrategy):
             locations,
             frozenset(state.pending.held),
             turned_away,
+            *asked_of(ledger),
         )
         self._decide(ledger, known)
         self.to_repeat |= {one.entry for one in state.decisions if one.sends_later}
@@ -375,6 +387,7 @@ class Resume(strategy.EarlierRunStrategy):
         state.to_send = resume_rules.plan_decisions(
             ledger, state.manifest, state.decisions, state.info.run, last
         )
+        answer_kept(ledger, self.facts_of(ledger), state.decisions)
         if state.to_send or self.to_repeat:
             self.record_gates(ledger)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -13,6 +13,7 @@ from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.attempts import PlanRow
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.statuses import KEPT
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
@@ -32,7 +33,8 @@ class EntryState:
     ``status`` is its verdict; ``location`` is where its last attempt was found, None where it has a
     receipt or was never sent. ``tree_goes_on``: its job had ended, and so had the run's patience,
     but not all that the job started. ``turned_away``: a worker has turned that attempt away, so
-    what was found is another message of it.
+    what was found is another message of it. ``is_cancelled``: an operator does not want it any
+    more; ``is_requeued``: one wants it sent again.
     """
 
     last: AttemptRow | None
@@ -41,6 +43,8 @@ class EntryState:
     may_have_started: bool = False
     tree_goes_on: bool = False
     turned_away: bool = False
+    is_cancelled: bool = False
+    is_requeued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Decision:
     """Whether it might run twice by that: --manifest-resume=unsafe sends it, or would."""
     sends_later: bool = False
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
+    is_requeued: bool = False
+    """Whether an operator wants it sent again."""
 
 
 def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
@@ -63,7 +69,12 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
     """
     if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
-    if state.location in UNDER_WAY and not state.turned_away:
+    is_under_way = state.location in UNDER_WAY and not state.turned_away
+    is_cancelled = (state.status in KEPT or state.is_cancelled) and not state.is_requeued
+    if is_cancelled and not is_under_way:
+        action: Action = "keep" if state.status is not None else "leave"
+        return Decision(entry.id, action, "an operator has cancelled it")
+    if is_under_way and state.location is not None:
         if not state.tree_goes_on:
             return Decision(entry.id, "wait", _WHERE[state.location])
         later = decide(entry, replace(state, location=None), unsafe=unsafe)
@@ -77,7 +88,8 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
         did = "has run" if state.status == "failed" else "may have run"
         reason = f"{reason}; it {did} and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
-    return Decision(entry.id, "send", reason, unsafe=risky or is_there)
+    again = state.is_requeued
+    return Decision(entry.id, "send", reason, unsafe=risky or is_there, is_requeued=again)
 
 
 _WHERE: Mapping[Location, str] = {
@@ -105,7 +117,7 @@ def _why(state: EntryState) -> str:
 def plan_decisions(
     ledger: Ledger,
     manifest: Manifest,
-    decisions: Iterable[Decision],
+    decisions: Sequence[Decision],
     run: str,
     last: Mapping[str, AttemptRow],
 ) -> list[Attempt]:
@@ -117,7 +129,8 @@ def plan_decisions(
     order = {entry: place for place, entry in enumerate(manifest.ids)}
     asked_for = ledger.info.sent_on_request()
     attempts: list[Attempt] = []
-    known, asked, fresh = list[str](), list[str](), list[PlanRow]()
+    known, asked = list[str](), list[str]()
+    fresh: dict[bool, list[PlanRow]] = {False: [], True: []}
     for decision in decisions:
         if decision.action != "send":
             continue
@@ -129,14 +142,19 @@ def plan_decisions(
         place = order[entry.id]
         one = attempt_of(run, entry, 1 if row is None else row.attempt + 1, place)
         attempts.append(one)
-        fresh.append((one.task_id, entry.id, one.number, place, decision.reason))
+        row_of = (one.task_id, entry.id, one.number, place, decision.reason)
+        fresh[decision.is_requeued].append(row_of)
         if decision.unsafe or (row is not None and row.task_id in asked_for):
             asked.append(one.task_id)
+    entries = [one.entry.id for one in attempts]
+    requeued = {one.entry for one in decisions if one.is_requeued}
     with ledger.transaction():
-        ledger.attempts.plan(fresh, why="resume")
+        ledger.attempts.plan(fresh[False], why="resume")
+        ledger.attempts.plan(fresh[True], why="requeue")
         ledger.attempts.mark(known, "planned")
         ledger.info.add_sent_on_request(asked)
-        ledger.verdicts.reopen([one.entry.id for one in attempts])
+        ledger.verdicts.reopen([one for one in entries if one not in requeued])
+        ledger.verdicts.reopen([one for one in entries if one in requeued], why="requeue")
         ledger.info.begin_segment(utc_now())
         ledger.info.set_status("running")
     return attempts

@@ -12,7 +12,7 @@ import math
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge
 
@@ -28,7 +28,7 @@ from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Sending, SendOutcome, SendResult
 from pytest_manifest.schema.run_facts import JobFact
-from pytest_manifest.schema.statuses import BAD, STATUSES
+from pytest_manifest.schema.statuses import BAD, KEPT, STATUSES
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.problems import NeverTaken, NotMade
 from pytest_manifest.verdict.reasons import Problem
@@ -96,8 +96,12 @@ class Schedule:
         self._blocked: dict[str, _Blocked] = {}
         self._waiting_for: dict[str, list[str]] = {}
         self._dead: dict[str, _Dead] = {}
-        self._failed = 0
+        self._failed_entries: set[str] = set()
         self.closed: Problem | None = None
+        self.paused = False
+        """Whether an operator has sending wait."""
+        self.cancelled: set[str] = set()
+        """Entries of which nothing is sent any more, as an operator has cancelled them."""
 
     def _queue(self, positions: Iterable[int]) -> send_queue.SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
@@ -163,7 +167,7 @@ class Schedule:
     @property
     def has_ready(self) -> bool:
         """Return whether something may be sent at this moment."""
-        attempt = self._ready.next_sendable()
+        attempt = None if self.paused else self._ready.next_sendable()
         return attempt is not None and self._affordable(attempt)
 
     def forget_ended(self, is_awaited: Callable[[str], bool]) -> None:
@@ -215,6 +219,31 @@ class Schedule:
         self._ready.appendleft(attempt)
         return None
 
+    # What operators ask for
+
+    def cancel(self, entries: Collection[str]) -> list[Attempt]:
+        """Remove and return the attempts of these entries: they will not be sent."""
+        found = [*self._ready.drop(entries), *self._after_canary.drop(entries)]
+        found += [self._blocked.pop(name).attempt for name in entries if name in self._blocked]
+        return found
+
+    def unsent(self) -> set[str]:
+        """Return the entries that are still to be sent."""
+        left = (*self._ready, *self._after_canary, *(one.attempt for one in self._blocked.values()))
+        return {attempt.entry.id for attempt in left}
+
+    def send_again(self, attempt: Attempt, missing: Collection[str]) -> None:
+        """Queue an attempt of an entry that had come to an end; ``missing``: for which it waits."""
+        name = attempt.entry.id
+        self._dead.pop(name, None)
+        self._failed_entries.discard(name)
+        if not missing:
+            self._ready.append(attempt)
+            return
+        self._blocked[name] = _Blocked(attempt, set(missing))
+        for one in missing:
+            self._waiting_for.setdefault(one, []).append(name)
+
     # What became of entries
 
     def finished(self, entry: str, status: VerdictStatus) -> list[Skipped]:
@@ -262,11 +291,11 @@ class Schedule:
         self._dead[entry] = _Dead((entry,), status)
         skipped = self._block_dependents(entry)
         if STATUSES[status].outcome in BAD:
-            self._failed += 1
+            self._failed_entries.add(entry)
         return skipped + self._block_for_failures()
 
     def _block_for_failures(self) -> list[Skipped]:
-        limit, failed, entries = self.max_failed, self._failed, len(self.attempts)
+        limit, failed, entries = self.max_failed, len(self._failed_entries), len(self.attempts)
         if limit is None or self.closed or limit.allows(failed, entries):
             return []
         return self.close(problems.TooManyFailed(failed=failed, entries=entries, limit=str(limit)))
@@ -289,7 +318,7 @@ class Schedule:
         if entry not in self._canary:
             return []
         self._canary.discard(entry)
-        if status != "passed":
+        if status not in KEPT:
             self._canary_failed.append(entry)
         if self._canary:
             return []
@@ -329,8 +358,7 @@ class Sender:
         results = self._ledger.facts.of_kind(SendResult)
         self._sendings = {one.job: (one.number, one.outcome) for one in results}
         """The number and outcome of the last sending of what has facts of it, by task id."""
-        self._refill = max(1, min(BATCH, self._window // 10))
-        self._was_full = False
+        self.set_window(self._window)
         self._has_begun_sending = False
         self._sent_at = utc_now()
         self._repeats: Counter[str] = Counter()
@@ -340,6 +368,12 @@ class Sender:
         self._tried: dict[str, tuple[float, float]] = {}
         """When that was first tried, and until when it may be sent, which the broker did not
         certainly take, by task id."""
+
+    def set_window(self, window: int) -> None:
+        """Have at most so many entries in flight from now on."""
+        self._window = window
+        self._refill = max(1, min(BATCH, window // 10))
+        self._was_full = False
 
     @property
     def has_room(self) -> bool:
@@ -425,7 +459,8 @@ class Sender:
 
         The attempt stays the same, as no worker has ever had it.
         """
-        over = self._schedule.closed is not None or self._repeats[attempt.task_id] >= REPEATS
+        over = self._schedule.closed is not None or attempt.entry.id in self._schedule.cancelled
+        over = over or self._repeats[attempt.task_id] >= REPEATS
         if over or attempt.task_id not in self.uncertain:
             return False
         self._repeats[attempt.task_id] += 1

@@ -118,7 +118,7 @@ class KeyLimits:
     """
 
     def __init__(self, limits: Mapping[str, int], rates: KeyRates | None = None) -> None:
-        self._limits = dict(limits)
+        self.limits = dict(limits)
         self.rates = rates or KeyRates({})
         self._names = sorted(self.rates.names.union(limits))
         self._in_flight: dict[Pair, set[str]] = {}
@@ -139,7 +139,7 @@ class KeyLimits:
 
     def has_room(self, pair: Pair) -> bool:
         """Return whether one more of this value may be sent."""
-        most = self._limits.get(pair[0], math.inf)
+        most = self.limits.get(pair[0], math.inf)
         if len(self._in_flight.get(pair, ())) >= most and pair not in self._looked_at:
             self._looked_at.add(pair)
             self._forget_ended_of(pair)
@@ -149,7 +149,7 @@ class KeyLimits:
         """Count an attempt that is being sent, or is in flight already."""
         self._new.add(task_id)
         for pair in self.pairs_of(entry):
-            if pair[0] in self._limits:
+            if pair[0] in self.limits:
                 self._in_flight.setdefault(pair, set()).add(task_id)
 
     def sent(self, entry: Entry, number: int = 1) -> None:
@@ -259,6 +259,22 @@ class SendQueue:
             self._offer(pairs)
         return [attempt for _, attempt in found]
 
+    def drop(self, entries: Container[str]) -> list[Attempt]:
+        """Remove and return the attempts of these entries."""
+        places = {n for n, (_, name) in enumerate(names_of(self._attempts)) if name in entries}
+        places |= {n for n, one in self._added.items() if one.entry.id in entries}
+        dropped: list[Attempt] = []
+        for pairs, lane in list(self._lanes.items()):
+            found = [place for place in lane if place in places]
+            if found:
+                dropped += map(self._attempt, sorted(found))
+                lane[:] = [place for place in lane if place not in places]
+                heapify(lane)
+                self._offer(pairs)
+        for place in places & self._added.keys():
+            del self._added[place]
+        return dropped
+
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):
             held.clear()
@@ -346,6 +362,10 @@ class Budget:
         self._reservations: dict[str, Decimal] = {}
         self.spent = sum(self._costs.values(), NOTHING)
         self._reserved = NOTHING
+
+    def set_limit(self, limit: float) -> None:
+        """Allow so much in all from now on."""
+        self.limit = exact(limit)
 
     @property
     def has_reservations(self) -> bool:

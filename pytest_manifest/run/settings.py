@@ -58,6 +58,19 @@ class FailureLimit:
         """Return whether sending may go on with so many failed of so many entries."""
         return failed <= (self.most if isinstance(self.most, int) else self.most * entries)
 
+    @classmethod
+    def parse(cls, text: str) -> FailureLimit:
+        """Read ``5`` or ``2%``. Raises ValueError where it is neither."""
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            if not 0 <= share <= 1:
+                raise ValueError(text)
+            return cls(share)
+        most = int(text)
+        if most < 0:
+            raise ValueError(text)
+        return cls(most)
+
     def __str__(self) -> str:
         return str(self.most) if isinstance(self.most, int) else f"{self.most * 100:g}%"
 
@@ -155,6 +168,7 @@ class Signals:
 
     ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
     for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
+    ``end_session`` ends the whole session as Ctrl-C does, where there is one.
     ``held_by_dead``: a worker that is gone holds messages, and nobody may move them here;
     ``health``: the project's, None where it has none.
     ``is_deserted``: the run ended as nobody was there. ``nobody_since``: when the last sign of a
@@ -170,6 +184,7 @@ class Signals:
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None
     health: Callable[[], object] | None = None
+    end_session: Callable[[], None] | None = None
     nobody_since: float | None = None
     held_by_dead: bool = False
     is_deserted: bool = False

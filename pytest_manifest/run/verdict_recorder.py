@@ -56,6 +56,8 @@ class VerdictRecorder(Part):
         self._to_repeat = context.to_repeat
         self._to_revoke: dict[str, facts.RecallReason] = {}
         self._dropped: dict[str, facts.RecallReason] = {}
+        self.told_before: dict[str, VerdictStatus] = {}
+        """The verdicts, by entry, that were reported before an operator decided otherwise."""
         self._remind_at = 0.0
 
     def _record(self, judged: Callable[[], Iterable[casebook.Evaluated]]) -> None:
@@ -66,6 +68,10 @@ class VerdictRecorder(Part):
             evaluated = list(judged())
             self._facts.write()  # what was added while judging comes before the verdicts
             self._ledger.verdicts.record(evaluated)
+        for verdict, _ in evaluated if self.told_before else ():
+            before = self.told_before.pop(verdict.entry, None)
+            if before is not None and before != verdict.verdict:
+                self.corrections.append(casebook.Correction(before, verdict))
         self._report([verdict for verdict, _ in evaluated])
 
     def poll_once(self) -> None:
@@ -269,6 +275,8 @@ class VerdictRecorder(Part):
         self._to_repeat.discard(entry.id)
         if found.status == "passed" or (found.goes_on if was_asked_for else not found.may_repeat):
             return None
+        if entry.id in self._schedule.cancelled:
+            return None
         ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self._context.run, entry, job.number + 1, ordinal)
         self._ledger.verdicts.end_attempt(job.task_id, *casebook.verdict_on(job, found))
@@ -369,8 +377,12 @@ class VerdictRecorder(Part):
         self._to_revoke[task_id] = "poison"
         self._facts.recalled(task_id, "poison", "asked")
 
+    def keep_revoked(self, task_ids: Iterable[str]) -> None:
+        """Have these revoked again and again, as an operator has cancelled them."""
+        self._dropped |= dict.fromkeys(task_ids, "operator")
+
     def remind_workers(self, now: float) -> None:
-        """Repeat the revocation of quarantined jobs.
+        """Repeat the revocation of quarantined and cancelled jobs.
 
         Workers keep revocations in memory: one that started since knows of none, and would run what
         has killed it as soon as the broker hands it out again.
@@ -385,15 +397,18 @@ class VerdictRecorder(Part):
             self._dropped |= found
             self.revoke(found)
 
-    def revoke(self, reasons: Mapping[str, facts.RecallReason]) -> None:
-        """Have the workers drop what is sent and not finished, by task id."""
+    def revoke(self, reasons: Mapping[str, facts.RecallReason], *, terminate: bool = False) -> None:
+        """Have the workers drop what is sent and not finished, by task id.
+
+        ``terminate``: and end the processes that run it.
+        """
         if self._context.publisher is None or not reasons:
             return
         for task_id, why in reasons.items():
             job = self._pending.by_task_id.get(task_id)
             self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
         try:
-            self._context.publisher.revoke(list(reasons))
+            self._context.publisher.revoke(list(reasons), terminate=terminate)
         except StackError as error:
             self._log.warning("what is queued could not be revoked: {}", error)
 

@@ -72,6 +72,7 @@ class Kind(IntEnum):
     SET_BACK = 47
     RUN_OVER = 48
     THROTTLED = 50
+    STEERED = 49
 
 
 REPORTS: Final = frozenset(
@@ -122,7 +123,8 @@ class JobFact(Fact):
 # Jobs: an attempt of an entry, or a descendant of one
 
 Why = Literal["first", "retry", "resume", "requeue", "reuse"]
-"""Why an attempt is made: ``retry`` counts towards the entry's ``retries``."""
+"""Why an attempt is made: ``retry`` counts towards the entry's ``retries``; an operator has asked
+for a ``requeue``."""
 
 
 @named_value
@@ -191,7 +193,7 @@ class Job:
 
 # What the controller does with a job
 
-WithheldCode = Literal["unknown_task", "after", "canary", "max_failed", "budget"]
+WithheldCode = Literal["unknown_task", "after", "canary", "max_failed", "budget", "operator"]
 
 
 @named_value
@@ -309,7 +311,7 @@ class Recalled(JobFact, kind=Kind.RECALLED):
 class TakenUp(JobFact, kind=Kind.TAKEN_UP):
     """The entry's verdict is taken back: what the run had given up is awaited again."""
 
-    why: Literal["resume", "audit", "keys"]
+    why: Literal["resume", "audit", "keys", "requeue"]
 
 
 # What workers report of a job, and what the result store has of it

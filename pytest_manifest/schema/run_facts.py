@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final, Literal, TypeVar
 
+from pydantic import JsonValue
+
 from pytest_manifest.schema import facts as of_jobs
 from pytest_manifest.schema.facts import Fact, Job, Kind, named_value, value
 from pytest_manifest.schema.facts import JobFact as JobFact
@@ -149,6 +151,28 @@ class Throttled(RunFact, kind=Kind.THROTTLED):
     key: str = ""
 
 
+Action = Literal["pause", "resume", "drain", "set", "cancel", "requeue", "stop"]
+"""pause: send nothing new; resume: send again; drain: pause, and end when nothing is in flight;
+set: other limits; cancel: entries are not wanted any more; requeue: they are sent again; stop: end
+now."""
+
+
+@named_value
+class Steered(RunFact, kind=Kind.STEERED):
+    """An operator's command took effect: the ``command``-th of the ledger, by whom and why.
+
+    ``changed``: it made a difference; ``data``: the limits that were set, by their names, the
+    entries that were cancelled or sent again, or how the run is to end.
+    """
+
+    command: int
+    action: Action
+    by: str
+    reason: str = ""
+    changed: bool = True
+    data: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
 _CLASSES: Final[tuple[type[JobFact | RunFact], ...]] = (
     *JobFact.__subclasses__(),
     *RunFact.__subclasses__(),
@@ -235,6 +259,7 @@ class RunFacts:
     nodes = _each(NodeFact)
     places = _each(PlaceFact)
     set_backs = _each(SetBack)
+    steered = _each(Steered)
 
     @property
     def has_doubts(self) -> bool:
@@ -243,6 +268,18 @@ class RunFacts:
         return bool(self.set_backs) or lost
 
     overs = _each(RunOver)
+
+    @property
+    def deadline(self) -> float:
+        """Return the seconds that the present stretch of the run has, as was set last."""
+        found: list[Segment | Steered] = [*self.segments[-1:]]
+        since = found[0].seq if found else 0
+        found += [one for one in self.steered if one.seq > since and "deadline" in one.data]
+        last = found[-1] if found else None
+        if isinstance(last, Steered):
+            given = last.data["deadline"]
+            return float(given) if isinstance(given, int | float) else 0.0
+        return 0.0 if last is None else last.deadline or 0.0
 
     @cached_property
     def of_reused(self) -> RunFacts:

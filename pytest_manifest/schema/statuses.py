@@ -42,6 +42,7 @@ VerdictStatus = Literal[
     "expired",
     "revoked",
     "withdrawn",
+    "cancelled",
     "duplicated",
     "quarantined",
     "skipped",
@@ -53,7 +54,17 @@ TestOutcome = Literal["passed", "failed", "error", "skipped"]
 BAD: Final[frozenset[Outcome]] = frozenset({"failed", "error"})
 AllureStatus = Literal["passed", "failed", "broken", "skipped"]
 Trait = Literal[
-    "end", "open", "fixed", "unsent", "silent", "own", "death", "taken back", "given up", "raised"
+    "end",
+    "open",
+    "fixed",
+    "unsent",
+    "silent",
+    "own",
+    "death",
+    "taken back",
+    "given up",
+    "kept",
+    "raised",
 ]
 
 
@@ -89,6 +100,7 @@ class Status:
     - death: a process died of it;
     - taken back: the job was, by the run or by others;
     - given up: by the run, which then takes the job back;
+    - kept: a run that is resumed leaves the entry as it is;
     - raised: what the job raised explains it best.
 
     ``what`` and ``then``: what is said where there is no receipt, and what to do.
@@ -118,7 +130,7 @@ def _traits(*names: Trait) -> frozenset[Trait]:
 
 STATUSES: Final[Mapping[VerdictStatus, Status]] = {
     "passed": Status(
-        *("passed", "passed", "", "passed", _traits("end", "raised")),
+        *("passed", "passed", "", "passed", _traits("end", "kept", "raised")),
         *("The job passed, though its receipt is not at hand", "look at the run's ledger"),
     ),
     "failed": Status(
@@ -199,6 +211,12 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
         _traits("end", "taken back", "given up"),
         *("The job was taken back before it ended", "send it with --manifest-resume"),
     ),
+    "cancelled": Status(
+        *("skipped", "was cancelled", "Cancelled by an operator", "skipped"),
+        _traits("end", "taken back", "given up", "kept"),
+        "An operator cancelled the job",
+        "where it is wanted after all, have it sent by manifest ctl RUN requeue ENTRY",
+    ),
 }
 
 
@@ -217,6 +235,7 @@ DEATHS: Final = those_with("death")
 TAKEN_BACK: Final = those_with("taken back")
 GIVEN_UP: Final = those_with("given up")
 RAISED: Final = those_with("raised")
+KEPT: Final = those_with("kept")
 SILENT: Final = RESENDABLE | OWN
 """Of jobs whose end nobody has reported: a report that comes later knows better."""
 INFERRED: Final = SILENT | TAKEN_BACK

@@ -206,6 +206,10 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
     recalls = case.facts.until(seq).each(Recalled) if whole.state == "revoked" else ()
     if recalls and entry.expect.state == "revoked":
         return Finding("revoked", problems.RecalledByRun())  # E1
+    if any(one.why == "operator" for one in recalls):
+        if case.traces.starts:
+            return Finding("cancelled", problems.CancelledWhileRunning())
+        return Finding("cancelled", problems.CancelledBeforeStart())
     if any(one.why == "max_failed" for one in recalls):
         return Finding("revoked", problems.RecalledByLimit())
     is_sent, code = case.sent_at is not None, case.code

@@ -120,11 +120,14 @@ def _taken_back(case: Case, recalled: Recalled) -> Found | None:
     known, status = case.traces, _RECALLED.get(recalled.why)
     if recalled.stage == "asked" or known.running is not None or status is None:
         return None
+    if recalled.why == "operator":
+        code = problems.CancelledBetweenTries if known.starts else problems.CancelledBeforeStart
+        return Found(status, code())
     if recalled.why != "time":
         is_first = not known.starts
         reason = problems.StoppedBeforeStart() if is_first else problems.StoppedBetweenTries()
         return Found(status, reason)
-    limit = sum(one.deadline or 0.0 for one in case.run.segments[-1:])
+    limit = case.run.deadline
     if known.starts:
         return Found(status, problems.RunDeadlineBetweenTries(limit=limit))
     return Found(status, problems.RunDeadlineBeforeStart(limit=limit))
@@ -133,7 +136,7 @@ def _taken_back(case: Case, recalled: Recalled) -> Found | None:
 _RECALLED: Final[Mapping[facts.RecallReason, VerdictStatus]] = {
     "stop": "withdrawn",
     "max_failed": "withdrawn",
-    "operator": "withdrawn",
+    "operator": "cancelled",
     "time": "timed_out",
 }
 
@@ -200,6 +203,8 @@ def _missing_unstarted(case: Case) -> Found:
         store = run.backend
         own = next((one.url for one in run.places if one.what == "own_store"), "")
     if keeps_all_starts(run):
+        if any(one.why == "operator" for one in case.facts.each(Recalled)):
+            return Found("cancelled", problems.CancelledBeforeStart())
         return Found("lost", problems.NeverBegun(store=store, own=own))
     return Found("unknown", problems.StartUnreported(store=store, own=own))
 

@@ -96,6 +96,11 @@ class Judgement:
         return self._jobs[-1][1].finding if self._jobs else self.finding
 
     @property
+    def task_id(self) -> str:
+        """Return the task id of the last attempt; "" where there is none."""
+        return self._jobs[-1][0].facts.job.task_id if self._jobs else ""
+
+    @property
     def is_as_before(self) -> bool:
         """Return whether it was decided before the entry was taken up again last."""
         taken_up = self._jobs[-1][0].facts.each(TakenUp) if self._jobs else ()
@@ -292,6 +297,8 @@ def _held_back(case: Case) -> Finding | None:
 
 def _withheld(one: Withheld) -> Finding:
     status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
+    if one.code == "operator":
+        status = "cancelled"
     names = {"names": one.names} if one.names else {}
     return Finding(status, problem_of(WITHHELD[one.code], {**one.fields, **names}))
 
@@ -302,6 +309,7 @@ WITHHELD: Final[Mapping[facts.WithheldCode, type[Problem]]] = {
     "canary": problems.CanaryFailed,
     "max_failed": problems.TooManyFailed,
     "budget": problems.BudgetReached,
+    "operator": problems.Cancelled,
 }
 
 
@@ -328,7 +336,10 @@ def _poisoned(case: Case) -> Own | None:
 
 def _skipped(case: Case) -> Own | None:
     held = _held_back(case)
-    return Own(held) if held is not None and held.status == "skipped" else None
+    if held is None:
+        return None
+    is_for_good = held.status == "skipped" or isinstance(held.reason, problems.Cancelled)
+    return Own(held) if is_for_good else None
 
 
 # H: what is sent again

@@ -71,6 +71,10 @@ class BudgetReached(Unsent):
     )
 
 
+class Cancelled(Unsent):
+    says = "an operator cancelled it before it was sent"
+
+
 class LookedAt(Unsent):
     says = "the run is only looked at"
 
@@ -226,6 +230,19 @@ class StoppedBeforeStart(Problem):
 
 class StoppedBetweenTries(Problem):
     says = "the run was stopped after a try of it, while it waited for the next one"
+
+
+class CancelledBeforeStart(Problem):
+    says = "an operator cancelled it before a worker had begun it"
+
+
+class CancelledBetweenTries(Problem):
+    says = "an operator cancelled it after a try of it, while it waited for the next one"
+
+
+class CancelledWhileRunning(Problem):
+    rule = "E"
+    says = "an operator had it ended while it ran: it may be half done"
 
 
 class RecalledByRun(Problem):

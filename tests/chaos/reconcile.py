@@ -14,7 +14,7 @@ from tests.chaos.workload import Group
 PLACES = ("executed", "lost", "revoked", "there")
 """Where a message can be in the end, each in one of them."""
 NEVER_LEFT = ("planned", "withheld")
-TAKEN_BACK = ("revoked", "withdrawn", "expired", "rejected", "quarantined", "skipped")
+TAKEN_BACK = ("revoked", "withdrawn", "cancelled", "expired", "rejected", "quarantined", "skipped")
 """What a message was called that its worker, or the run, has taken away and told so."""
 MISSED = ("lost", "unknown", "timed_out", "crashed", "pending")
 """What a message that is nowhere may be called; an entry that is pending has its own flaw."""

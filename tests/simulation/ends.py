@@ -178,6 +178,7 @@ _CHECKS: Mapping[VerdictStatus, Callable[[End], Complaint | None]] = {
     "skipped": _skipped,
     "revoked": _revoked,
     "withdrawn": _revoked,
+    "cancelled": _revoked,
     "unknown": _unknown,
     "timed_out": _timed_out,
     "unknown_task": _unknown_task,

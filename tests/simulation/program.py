@@ -22,13 +22,16 @@ WorldAct = Literal[
 ]  # fmt: skip
 Partner = Literal["excused", "strict"] | None
 """Another shard that the run is merged with: what excuses all of its own jobs, or nothing."""
-SessionAct = Literal["crash", "second", "stop", "fair", "idle"]
+SessionAct = Literal["crash", "second", "stop", "fair", "idle", "operator"]
 Act = Literal[WorldAct, SessionAct]
 Health = Literal["ok", "slow", "stop", "nonsense", "raise"]
 """What the project says of its health, when it is asked."""
 OFTEN: Sequence[Act] = ("take", "begin", "end", "work", "work", "idle")
 BREAKS: Sequence[Act] = (*get_args(WorldAct)[4:], "fate", "fate", "fate")
-SESSION_ACTS: Sequence[Act] = ("crash", "crash", "crash", "second", "fair", "idle", "stop")
+SESSION_ACTS: Sequence[Act] = (
+    *("crash", "crash", "crash", "second", "fair", "idle", "stop"),
+    *("operator", "operator", "operator"),
+)
 POISONS = (*[None] * 10, "child", "worker")
 COSTS: Sequence[dict[str, JsonValue]] = ({}, {"costs": 0.0}, {"costs": 0.1}, {"costs": 0.7})
 REDIS_SHARE = 0.25

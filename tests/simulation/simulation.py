@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -16,10 +16,11 @@ from typing import Final
 from unittest import mock
 
 from loguru import logger
+from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.ledger import find_runs
+from pytest_manifest.errors import LedgerError, ManifestToolError
+from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import dispatch, engine
 from pytest_manifest.run.audit import audit_run
@@ -30,6 +31,7 @@ from pytest_manifest.run.resume import resume_run
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, Rate, RunSettings
 from pytest_manifest.schema import Header
+from pytest_manifest.schema.run_facts import Action
 from tests.simulation.later import NO_STACK, PARTNERS_ENTRY, LaterJudges
 from tests.simulation.process import Process, belongings
 from tests.simulation.program import Program, Step
@@ -58,6 +60,27 @@ LATER: Final = 5.0
 MOST_SESSIONS: Final = 12
 OFFLINE: Final = ("audit", "wait")
 """Sessions that need a stack of others; there is none where it was private."""
+
+
+Order = tuple[Action, dict[str, JsonValue]]
+
+
+def order_of(number: int, names: Sequence[str]) -> Order:
+    """Return what an operator wants, by a number."""
+    some: list[JsonValue] = [name for n, name in enumerate(names) if number >> n & 1]
+    orders: tuple[Order, ...] = (
+        ("cancel", {"entries": some or [names[0]]}),
+        ("cancel", {"entries": list[JsonValue](names[:1]), "running": True}),
+        ("requeue", {"entries": some or list(names)}),
+        ("requeue", {"entries": list[JsonValue](names), "unsafe": True}),
+        ("pause", {}),
+        ("resume", {}),
+        ("set", {"window": str(1 + number % 3), "deadline": str(60 + number)}),
+        ("set", {"max-failed": str(number % 3)}),
+        ("drain", {}),
+        ("stop", {"how": ("take-back", "leave")[number // 10 % 2]}),
+    )
+    return orders[number % len(orders)]
 
 
 @dataclass
@@ -135,6 +158,8 @@ class Simulation:
         self._found: Path | None = None
         self._gap = 0
         """Steps that happen while no pytest lives."""
+        self._orders: deque[Order] = deque()
+        """What operators want, and have not been able to write down yet."""
 
     # The whole
 
@@ -398,6 +423,7 @@ class Simulation:
             self._happen(step, process, kind)
             if process.is_dead:
                 break
+        self._give_orders()
         self._script.pass_moment()
         if self._script.is_over and self._fair_since is None:
             self._become_fair()
@@ -430,6 +456,8 @@ class Simulation:
             if process is not None and process in self._run_of:
                 self._run_of[process].begin_stop(interrupted=step.number % 2 == 1)
                 self.reached["session: stopped"] += 1
+        elif step.act == "operator":
+            self._orders.append(order_of(step.number, self.names))
         elif step.act == "idle":
             self._script.wait(int(SECONDS[step.number % len(SECONDS)] / PACE))
         elif step.act == "fair":
@@ -439,6 +467,19 @@ class Simulation:
             worker = self.world.workers[f"w{step.worker}@box"]
             getattr(self.actions, step.act)(worker, step.number)
 
+    def _give_orders(self) -> None:
+        """Write down what operators want, as soon as no other process is writing."""
+        path = self._ledger() if self._orders else None
+        if path is None:
+            return
+        with self._outside(), suppress(LedgerError), Ledger.open(path, write=True) as ledger:
+            while self._orders:
+                action, data = self._orders[0]
+                ledger.commands.add(action, "operator", "", data)
+                self._orders.popleft()
+                self.reached[f"operator: {action}"] += 1
+                self.world.has_deadline |= "deadline" in data
+
     def _unfair(self) -> None:
         self.world.fair = self._fair_since is not None
 
@@ -446,11 +487,13 @@ class Simulation:
         """Let go on what goes on without a pytest."""
         for step in self._script.skip_to(self._gap):
             self._happen(step, None, "nobody")
+        self._give_orders()
         self._gap = 0
 
     def _become_fair(self) -> None:
         if self._fair_since is None:
             self._fair_since = self.world.clock.now
+            self._orders.append(("resume", {}))
             self.world.refuses = 0.0
             self.world.become_fair()
         if not self.program.is_private:  # what may have begun is not put back by pytest

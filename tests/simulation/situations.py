@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.run_facts import Action
 
 PAGE: Final = Path("docs/explanation/what-happens-when-things-break.md")
 HEADING: Final = "## Fault by fault"
@@ -69,6 +70,8 @@ SESSIONS: Sequence[str] = (
     *("session: dispatch", "session: resume", "session: part", "session: unsafe"),
     *("session: audit", "session: wait"),
     *("session: refused beside another", "session: stopped"),
+    *(f"operator: {action}" for action in get_args(Action)),
+    "an operator has an entry sent again",
     *("what had certainly not run is sent anew", "a verdict is corrected"),
     *("a message lost on its way is sent again", "the wall's clock is set"),
     *("a task's own limit is changed", "end told of what nobody had begun"),

@@ -5,6 +5,7 @@ Each complaint begins with the promise that does not hold; see ``docs/evidence/p
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -36,6 +37,16 @@ class KnownVerdict:
     reason: Reason
     reports: int
     is_finished: bool
+
+
+def _cancelled(ledger: Ledger) -> set[str]:
+    """Return what was cancelled, by the answers alone, and not asked for again since."""
+    found = set[str]()
+    query = "SELECT action, answer FROM commands WHERE answer IS NOT NULL ORDER BY answered_at, n"
+    for action, answer in ledger._db.read(query):
+        names = json.loads(answer)["data"].get("entries", ())
+        found = found | set(names) if action == "cancel" else found - set(names)
+    return found
 
 
 class Truth:
@@ -87,15 +98,22 @@ class Truth:
         """Messages are about to leave: S1 and S2."""
         ledger = self._committed()
         insisted = ledger.info.sent_on_request()
+        cancelled = _cancelled(ledger)
         for one in attempts:
+            if one.entry.id in cancelled:
+                self._complain(f"S2 {one.entry.id}: it was cancelled, and is sent")
             rows = ledger.attempts.of_entry(one.entry.id)
             row = next((row for row in rows if row.task_id == one.task_id), None)
             if row is None or row.state != "intent":
                 self._complain(f"S1 {one.entry.id}: sent before that was written down")
             self._no_second_message(one)
+            others = [row.task_id for row in rows if row.task_id != one.task_id]
             if not one.entry.idempotent and one.task_id not in insisted:
-                others = [row.task_id for row in rows if row.task_id != one.task_id]
                 self._no_second_attempt(one, others)
+            elif ledger.jobs.of_entry(one.entry.id)[-1].own.job.why == "requeue":
+                self.reached["an operator has an entry sent again"] += 1
+                if any(self._world.has(task_id) for task_id in others):
+                    self._complain(f"S2 {one.entry.id}: it is there, and is sent again")
 
     def _no_second_message(self, one: Attempt) -> None:
         world = self._world
@@ -234,7 +252,9 @@ class Truth:
             if settled.verdict.attempt != rows[-1].attempt:
                 self._complain(f"S6 {entry.id}: its verdict is not of its newest attempt")
             ran = sum(bool(self._world.of(row.task_id)) for row in rows)
-            if not entry.idempotent and ran > 1 + self.reached["session: unsafe"]:
+            jobs = [one.own.job for one in ledger.jobs.of_entry(entry.id)]
+            asked = sum(job.why == "requeue" and job.asked_for for job in jobs)
+            if not entry.idempotent and ran > 1 + asked + self.reached["session: unsafe"]:
                 self._complain(f"S2 {entry.id}: {ran} attempts of it ran")
             wrong = complaint(self._world, entry, rows, settled, ledger)
             if wrong:

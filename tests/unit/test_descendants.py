@@ -226,7 +226,7 @@ def test_an_entry_expects_something_or_nothing(
             "succeeded",
             [
                 *("crashed", "duplicated", "expired", "failed", "forged", "lost", "quarantined"),
-                *("rejected", "revoked", "timed_out", "unknown_task", "withdrawn"),
+                *("rejected", "revoked", "timed_out", "unknown_task", "withdrawn", "cancelled"),
                 *("pending", "unknown"),
             ],
         ),
@@ -353,6 +353,7 @@ WORDS: Mapping[VerdictStatus, str] = {
     "duplicated": "ran more than once",
     "revoked": "was revoked",
     "withdrawn": "was taken back",
+    "cancelled": "was cancelled",
     "expired": "expired",
     "rejected": "was rejected",
     "unknown_task": "is of a task that no worker knows",

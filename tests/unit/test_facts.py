@@ -47,6 +47,7 @@ from pytest_manifest.schema.run_facts import (
     Segment,
     SegmentEnded,
     SetBack,
+    Steered,
     StoreFact,
     TaskFact,
     Throttled,
@@ -113,6 +114,10 @@ ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     SetBack(seq=0, at=MOMENT, by=3600.0, most=3600.0),
     RunOver(seq=0, at=MOMENT, why="deadline", limit=3.0),
     Throttled(seq=0, at=MOMENT, why="rate", detail="no more than 3/m", is_over=True, key="a=b"),
+    Steered(
+        seq=0, at=MOMENT, command=2, action="set", by="ada@box", reason="failover", changed=False,
+        data={"window": 3, "limit.tenant": 2},
+    ),
 )  # fmt: skip
 
 

@@ -1013,9 +1013,22 @@ F += [
         Row(
             f"F6: recalled ({why}), and every worker has heard",
             [sent(), recalled(why, "heard")],
-            ("withdrawn", "stopped_before_start"),
+            ended,
         )
-        for why in ("max_failed", "operator")
+        for why, ended in {
+            "max_failed": ("withdrawn", "stopped_before_start"),
+            "operator": ("cancelled", "cancelled_before_start"),
+        }.items()
+    ),
+    Row(
+        "F6: cancelled between two tries",
+        [sent(), started(), handed_on(), recalled("operator", "heard")],
+        ("cancelled", "cancelled_between_tries"),
+    ),
+    Row(
+        "F4: cancelled, and nowhere, and every start is reported",
+        [sent(), recalled("operator", "asked"), nowhere()],
+        ("cancelled", "cancelled_before_start"),
     ),
     Row(
         "F6: recalled at its deadline, which says so",

@@ -1,0 +1,557 @@
+"""Carry out what operators ask of a run that goes on: pause, other limits, cancel, send again, end.
+
+Commands come by the ledger, from any process. What a command changes stands there as a fact before
+it takes effect, and its answer after: one that a kill cut short is carried out again, by the next
+session of the run, and changes only what is left of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol, TypeAlias
+
+from pydantic import JsonValue
+
+from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.broker.locating.base import compare
+from pytest_manifest.errors import ManifestToolError, PlanError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.attempts import Planned
+from pytest_manifest.ledger.commands import Answer, Command
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.connections import EngineContext, Part
+from pytest_manifest.run.fact_log import FactLog, stamp
+from pytest_manifest.run.resume_rules import NOT_SENT, Decision
+from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Recalled, Started
+from pytest_manifest.schema.run_facts import Action, Steered
+from pytest_manifest.schema.statuses import GIVEN_UP, OPEN
+from pytest_manifest.text import duration, listed, many
+from pytest_manifest.verdict.judging import Judging
+from pytest_manifest.verdict.problems import Cancelled
+
+KEPT: Final[frozenset[Action]] = frozenset({"cancel", "requeue"})
+"""Commands that wait for the next session of a run which nobody follows."""
+SHOWN: Final = 5
+"""Entries that a message names."""
+BETWEEN_LOOKS: Final = 0.3
+"""Seconds from one look for a job to the next: one that moves between two places is in neither."""
+
+_Setting: TypeAlias = tuple[JsonValue, Callable[[], None]]
+Place: TypeAlias = Literal["unsent", "waiting", "running", "ended", "dropped", "absent"]
+"""unsent: no message of it has left; waiting: for a worker; running: a worker has begun it; ended:
+it has a verdict that is final; dropped: an operator has cancelled it; absent: it is not in the
+run."""
+
+
+def places(ledger: Ledger, entries: Sequence[str]) -> dict[str, Place]:
+    """Return where entries are, by what the ledger has of their newest attempts."""
+    found: dict[str, Place] = dict.fromkeys(entries, "absent")
+    statuses = {name: one.status for name, one in ledger.verdicts.reasons(entries).items()}
+    newest = {row.entry: row for row in ledger.attempts.of_entries(entries)}
+    starts = ledger.events.each(Started, [row.task_id for row in newest.values()])
+    for name, row in newest.items():
+        status = statuses.get(name)
+        if status is not None and status not in OPEN:
+            found[name] = "dropped" if status == "cancelled" else "ended"
+        elif row.state in NOT_SENT:
+            found[name] = "unsent"
+        else:
+            found[name] = "running" if row.task_id in starts else "waiting"
+    return found
+
+
+def cancelled_by(steered: Iterable[Steered]) -> frozenset[str]:
+    """Return the entries that operators have cancelled, and not asked for again since."""
+    found = set[str]()
+    for one in steered:
+        names = {str(name) for name in names_in(one.data)}
+        if one.action == "cancel":
+            found |= names
+        elif one.action == "requeue":
+            found -= names
+    return frozenset(found)
+
+
+def names_in(data: Mapping[str, JsonValue]) -> Sequence[str]:
+    """Return the entries that a command, or its fact, names."""
+    given = data.get("entries")
+    return [str(one) for one in given] if isinstance(given, list | tuple) else []
+
+
+def asked_of(ledger: Ledger) -> tuple[frozenset[str], Mapping[str, bool]]:
+    """Return the entries that operators have cancelled, and those that they want sent again, with
+    whether also where these might run twice: by what took effect, and by what still waits."""
+    cancelled = set(cancelled_by(ledger.jobs.run_facts().steered))
+    again: dict[str, bool] = {}
+    for command in ledger.commands.open():
+        names = names_in(command.data)
+        if command.action == "cancel":
+            cancelled |= set(names)
+            again = {name: unsafe for name, unsafe in again.items() if name not in names}
+        elif command.action == "requeue":
+            cancelled -= set(names)
+            again |= dict.fromkeys(names, bool(command.data.get("unsafe")))
+    return frozenset(cancelled), again
+
+
+def answer_kept(ledger: Ledger, facts: FactLog, decided: Iterable[Decision]) -> None:
+    """Answer what was kept for this session and is carried out by what it has decided to send.
+
+    Of what it does not look at is asked again, for a later one.
+    """
+    decisions = {one.entry: one for one in decided}
+    for command in ledger.commands.open():
+        if command.action != "requeue":
+            continue
+        names = names_in(command.data)
+        again = [one for one in names if one in decisions and decisions[one].action == "send"]
+        left = {one: decisions[one].reason for one in names if one in decisions}
+        left = {name: why for name, why in left.items() if name not in again}
+        facts.add(None, _steered(command, bool(again), {"entries": list(again)}))
+        ledger.commands.answer(command.number, requeued_answer(again, left))
+        if rest := [one for one in names if one not in decisions]:
+            data = {**command.data, "entries": list[JsonValue](rest)}
+            ledger.commands.add("requeue", command.by, command.reason, data)
+
+
+def requeued_answer(again: Sequence[str], left: Mapping[str, str]) -> Answer:
+    """Return the answer to what was to be sent again; ``left``: what is not, and why."""
+    said = f"{many(len(again), 'entry')} sent again" if again else "nothing is sent again"
+    why = [f"{name!r}: {reason}" for name, reason in left.items()]
+    data: dict[str, JsonValue] = {"entries": list(again), "left": dict(left)}
+    return Answer(
+        bool(again), bool(again), said + (f"; left: {listed(why, SHOWN)}" if why else ""), data
+    )
+
+
+def _steered(command: Command, changed: bool, data: Mapping[str, JsonValue]) -> Steered:
+    return Steered(
+        **stamp(),
+        command=command.number,
+        action=command.action,
+        by=command.by,
+        reason=command.reason,
+        changed=changed,
+        data=data,
+    )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An entry that is not sent again, and why; ``may_repeat``: as it might run twice."""
+
+    entry: str
+    why: str
+    may_repeat: bool = False
+
+
+_UNPROVEN: Final = "its job may still be queued or running"
+
+
+class Repeating:
+    """Say which entries of a run may be sent again, by what its ledger has."""
+
+    def __init__(self, ledger: Ledger, manifest: Manifest, entries: Sequence[str]) -> None:
+        self._manifest = manifest
+        self._places = places(ledger, entries)
+        self._statuses = ledger.verdicts.statuses()
+        self._judging = Judging(ledger)
+        self.doubtful: dict[str, str] = {}
+        """Entries whose job may yet be on the stack, by its task id: it has to be looked for."""
+
+    def refusals(self, *, unsafe: bool) -> list[Refusal]:
+        """Return those of the entries that are not sent again."""
+        found = (self._refusal(name, unsafe=unsafe) for name in self._places)
+        return [one for one in found if one is not None]
+
+    def _refusal(self, name: str, *, unsafe: bool) -> Refusal | None:
+        place, status = self._places[name], self._statuses.get(name)
+        if place == "absent" or name not in self._manifest:
+            return Refusal(name, "the run has no such entry")
+        if status is None or place not in ("ended", "dropped"):
+            return Refusal(name, f"it has no verdict yet, as it is {place}")
+        if status == "passed":
+            return Refusal(name, "it has passed")
+        entry = self._manifest[name]
+        blocked = next((one for one in entry.after if self._has_fallen(one)), None)
+        if blocked is not None:
+            return Refusal(name, f"it waits for {blocked!r}, which has not passed")
+        judged = self._judging.of(entry).judgement
+        if judged.goes_on:
+            return Refusal(name, "a task that its job started may still run")
+        if status in GIVEN_UP | OPEN and judged.receipt is None and judged.task_id:
+            self.doubtful[judged.task_id] = name
+        if judged.may_have_run and not (entry.idempotent or unsafe):
+            return Refusal(name, "it may have run and is not idempotent", may_repeat=True)
+        return None
+
+    def _has_fallen(self, name: str) -> bool:
+        """Return whether an entry has come to another end than passed, and is not sent again."""
+        status = self._statuses.get(name)
+        if status is None or status == "passed" or status in OPEN:
+            return False
+        return name not in self._places
+
+
+class Steerable(Protocol):
+    """The engine of a run, as far as a command changes what it does."""
+
+    limit: float
+
+    @property
+    def sends(self) -> bool: ...
+    @property
+    def time_left(self) -> float: ...
+    def set_deadline(self, limit: float) -> None: ...
+    def set_window(self, window: int) -> None: ...
+    def withhold(self, skipped: Sequence[Skipped]) -> None: ...
+    def cancel(self, task_ids: Collection[str], *, running: bool) -> None: ...
+    def note_told(self, before: Mapping[str, VerdictStatus]) -> None: ...
+
+
+class Steering(Part):
+    """Answer the commands of one run. Use it from the engine's thread."""
+
+    def __init__(self, context: EngineContext, engine: Steerable) -> None:
+        super().__init__(context)
+        self._engine = engine
+        self._is_draining = False
+        self._says_quiet = False
+        self._by_action: Mapping[Action, Callable[[Command], Answer]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "drain": self._drain,
+            "set": self._set,
+            "cancel": self._cancel,
+            "requeue": self._requeue,
+            "stop": self._stop,
+        }
+
+    def begin(self) -> None:
+        """Take up what was asked for before this session, where it was kept for that.
+
+        What was cancelled and is under way all the same is taken back once more.
+        """
+        self._schedule.cancelled |= cancelled_by(self._ledger.jobs.run_facts().steered)
+        for command in self._ledger.commands.open():
+            if command.action not in KEPT:
+                over = "the session that it was meant for has ended"
+                self._ledger.commands.answer(command.number, Answer(False, False, over))
+        asked = {one.job for one in self._ledger.facts.of_kind(Recalled) if one.why == "operator"}
+        again = asked & self._pending.by_task_id.keys()
+        if again and self._engine.sends:
+            self._take_back(again, running=False)
+
+    def step(self) -> None:
+        """Carry out what was asked for since."""
+        for command in self._ledger.commands.open():
+            self._carry_out(command)
+        if self._says_quiet and not self._pending:
+            self._says_quiet = False
+            run = self._context.run
+            self._context.live_warnings.append(
+                f"nothing is in flight any more, and sending is paused: manifest ctl {run} resume"
+            )
+        if self._is_draining and not (self._pending or self._pending.held):
+            self._is_draining = False
+            self._end("detach")
+
+    def _carry_out(self, command: Command) -> None:
+        try:
+            answer = self._by_action[command.action](command)
+        except ManifestToolError as error:
+            answer = Answer(False, False, str(error))
+        with self._ledger.transaction():
+            self._facts.write()
+            self._ledger.commands.answer(command.number, answer)
+        self._log.info("{} by {}: {}", command.action, command.by, answer.message)
+        reason = f" ({command.reason})" if command.reason else ""
+        if answer.changed:
+            said = f"{command.by}{reason}: {answer.message}"
+            self._context.live_warnings.append(said)
+
+    def _note(
+        self, command: Command, *, changed: bool = True, data: Mapping[str, JsonValue] | None = None
+    ) -> None:
+        """Add the fact that a command takes effect, once."""
+        if any(one.command == command.number for one in self._ledger.jobs.run_facts().steered):
+            return
+        self._facts.add(None, _steered(command, changed, data or {}))
+
+    # Sending
+
+    def _refuse_unsending(self) -> None:
+        if not self._engine.sends or self._context.settings.send_only:
+            raise PlanError("the session that follows this run sends nothing that could wait")
+
+    def _pause(self, command: Command) -> Answer:
+        self._refuse_unsending()
+        changed, self._schedule.paused = not self._schedule.paused, True
+        self._says_quiet = changed and bool(self._pending)
+        self._note(command, changed=changed)
+        number = many(len(self._pending), "job")
+        left = f"the run's deadline goes on, and is over in {duration(self._engine.time_left)}"
+        said = f"nothing new is sent; {number} in flight; {left}"
+        return Answer(True, changed, said, {"in_flight": len(self._pending)})
+
+    def _resume(self, command: Command) -> Answer:
+        self._refuse_unsending()
+        changed, self._schedule.paused = self._schedule.paused, False
+        self._is_draining = self._says_quiet = False
+        self._note(command, changed=changed)
+        return Answer(True, changed, "sending goes on" if changed else "sending was not paused")
+
+    def _drain(self, command: Command) -> Answer:
+        self._refuse_unsending()
+        changed, self._is_draining = not self._is_draining, True
+        self._schedule.paused = True
+        self._note(command, changed=changed)
+        number = many(len(self._pending), "job")
+        said = f"nothing new is sent, and the run ends when {number} in flight have ended"
+        return Answer(True, changed, said, {"in_flight": len(self._pending)})
+
+    def _stop(self, command: Command) -> Answer:
+        how = command.data.get("how")
+        self._note(command, data={} if how is None else {"how": how})
+        with self._ledger.transaction():  # before the session ends by it
+            self._facts.write()
+        self._end("revoke" if how == "take-back" else "detach" if how == "leave" else None)
+        return Answer(True, True, "the run ends")
+
+    def _end(self, how: Literal["revoke", "detach"] | None) -> None:
+        state = self._context.state
+        if how is not None:
+            state.settings = replace(state.settings, on_stop=how)
+        if self._signals.end_session is not None:
+            self._signals.end_session()
+        self._signals.interrupted.set()
+        self._signals.stop.set()
+
+    # Limits
+
+    def _set(self, command: Command) -> Answer:
+        if not command.data:
+            raise PlanError(f"name what is to be set: {listed([*_SETTINGS], len(_SETTINGS))}")
+        found = {name: self._setting(name, str(text)) for name, text in command.data.items()}
+        noted: dict[str, JsonValue] = {name: value for name, (value, _) in found.items()}
+        self._note(command, data=noted)
+        for _, take_effect in found.values():
+            take_effect()
+        said = ", ".join(f"{name} = {value}" for name, value in noted.items())
+        return Answer(True, True, f"from now on {said}", noted)
+
+    def _setting(self, name: str, text: str) -> _Setting:
+        """Return what a limit is to be, and what makes it so. Raises PlanError."""
+        key = name.removeprefix(_OF_KEY)
+        known = _SETTINGS.get(name if key == name else f"{_OF_KEY}KEY")
+        if known is None:
+            names = listed([*_SETTINGS], len(_SETTINGS))
+            raise PlanError(f"{name}: there is no such limit; there are: {names}")
+        parse, like = known
+        try:
+            return parse(self, key, text.strip())
+        except (ValueError, OverflowError) as error:
+            raise PlanError(f"{name}={text}: write it like {name}={like}") from error
+
+    def _window(self, _key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        window = _at_least_one(text)
+        return window, lambda: self._engine.set_window(window)
+
+    def _key_limit(self, key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        held, most = self._schedule.key_limits, _at_least_one(text)
+        if held is None or key not in held.limits:
+            known = listed(sorted(held.limits), SHOWN) if held else "none"
+            raise PlanError(f"limit.{key}: the run has no limit of this key; it has: {known}")
+        limits = held.limits
+        return most, lambda: limits.update({key: most})
+
+    def _max_failed(self, _key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        limit = FailureLimit.parse(text)
+
+        def take_effect() -> None:
+            self._schedule.max_failed = limit
+
+        return str(limit), take_effect
+
+    def _budget(self, _key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        budget, amount = self._schedule.budget, float(text)
+        if budget is None:
+            raise PlanError("budget: the run has none; begin it with --manifest-budget")
+        if not 0 <= amount < float("inf"):
+            raise ValueError(text)
+        return amount, lambda: budget.set_limit(amount)
+
+    def _deadline(self, _key: str, text: str) -> _Setting:
+        match = re.fullmatch(r"(\+?)(\d+(?:\.\d+)?)([smhd]?)", text)
+        if match is None:
+            raise ValueError(text)
+        given = float(match[2]) * _SECONDS[match[3]]
+        limit = given + self._engine.limit if match[1] else given
+        longest = float(self._context.state.info.stream_ttl)
+        if limit > longest:
+            raise PlanError(
+                f"deadline={text}: what workers report of this run is kept for "
+                f"{duration(longest)}, and nothing could be judged after that"
+            )
+        return limit, lambda: self._engine.set_deadline(limit)
+
+    # Entries
+
+    def _cancel(self, command: Command) -> Answer:
+        names, running = names_in(command.data), bool(command.data.get("running"))
+        at = places(self._ledger, names)
+        unsent = [one for one in names if at[one] == "unsent"]
+        chosen = {one for one in names if at[one] in ("waiting", "running")}
+        changed = bool(unsent or chosen)
+        data: dict[str, JsonValue] = {"entries": [*unsent, *sorted(chosen)]}
+        self._note(command, changed=changed, data=data)
+        self._schedule.cancelled |= {*unsent, *chosen}
+        told = {name: one.status for name, one in self._ledger.verdicts.reasons(names).items()}
+        self._engine.note_told({name: told[name] for name in (*unsent, *chosen) if name in told})
+        if unsent:
+            self._withhold(unsent)
+        jobs = self._pending.by_task_id.items()
+        roots = {job.root for _, job in jobs if job.entry.id in chosen}
+        left = self._take_back(roots, running=running) if roots else set()
+        counts: dict[str, JsonValue] = {
+            "never_sent": len(unsent),
+            "taken_back": len(chosen) - len(left),
+            "under_way": len(left),
+            "ended_before": sum(place == "ended" for place in at.values()),
+            "cancelled_before": sum(place == "dropped" for place in at.values()),
+            "unknown": [name for name, place in at.items() if place == "absent"],
+            "entries": data["entries"],
+        }
+        return Answer(True, changed, _cancelled_words(counts, running=running), counts)
+
+    def _withhold(self, entries: Sequence[str]) -> None:
+        """Cancel what is still to be sent, and what waits for it."""
+        dropped = self._schedule.cancel(frozenset(entries))
+        gone = [Skipped(one, Cancelled()) for one in dropped]
+        unplanned = set(entries) - {one.entry.id for one in dropped}
+        gone += [Skipped(one, Cancelled()) for one in self._attempts(unplanned)]
+        blocked: list[Skipped] = []
+        for one in gone:
+            blocked += self._schedule.finished(one.attempt.entry.id, "cancelled")
+        self._engine.withhold([*gone, *blocked])
+
+    def _attempts(self, entries: Iterable[str]) -> list[Attempt]:
+        """Return the newest attempts of entries that this session does not have to send."""
+        rows = {row.entry: row for row in self._ledger.attempts.of_entries(sorted(entries))}
+        manifest = self._context.manifest
+        return [
+            Attempt(self._context.run, manifest[name], row.attempt, row.task_id)
+            for name, row in rows.items()
+            if name in manifest
+        ]
+
+    def _take_back(self, roots: Collection[str], *, running: bool) -> set[str]:
+        """Take back jobs in flight, with the tasks that they started; return the entries of those
+        that go on all the same."""
+        jobs = self._pending.by_task_id
+        chosen = {i: job.entry.id for i, job in jobs.items() if job.root in roots}
+        self._engine.cancel(chosen.keys(), running=running)
+        return {entry for task_id, entry in chosen.items() if task_id in jobs}
+
+    def _requeue(self, command: Command) -> Answer:
+        self._refuse_unsending()
+        names, unsafe = names_in(command.data), bool(command.data.get("unsafe"))
+        repeating = Repeating(self._ledger, self._context.manifest, names)
+        refused = repeating.refusals(unsafe=unsafe)
+        refused += [Refusal(name, _UNPROVEN) for name in self._may_be_there(repeating.doubtful)]
+        without = {one.entry for one in refused}
+        again = [one for one in names if one not in without]
+        if self._schedule.closed is not None and again:
+            raise PlanError(f"nothing more is sent: {self._schedule.closed.phrase()}")
+        asked = {one.entry for one in repeating.refusals(unsafe=False)}
+        attempts = self._plan(command, again, asked)
+        statuses = self._ledger.verdicts.statuses()
+        self._schedule.cancelled -= set(again)
+        for attempt in attempts:
+            missing = [one for one in attempt.entry.after if statuses.get(one) != "passed"]
+            self._schedule.send_again(attempt, missing)
+        return requeued_answer(again, {one.entry: one.why for one in refused})
+
+    def _may_be_there(self, doubtful: Mapping[str, str]) -> list[str]:
+        """Return those of these entries whose job two looks do not show to be gone, by task id."""
+        if self._locator is None or not doubtful:
+            return list(doubtful.values())
+        first = self._locator.snapshot(doubtful.keys())
+        self._signals.stop.wait(BETWEEN_LOOKS)
+        second = self._locator.snapshot(doubtful.keys())
+        gone = compare(first, second, doubtful, started={}).missing
+        return [name for task_id, name in doubtful.items() if task_id not in gone]
+
+    def _plan(
+        self, command: Command, entries: Sequence[str], asked: Collection[str]
+    ) -> list[Attempt]:
+        """Record the attempts that are sent again, and take back the verdicts that they replace."""
+        rows = {row.entry: row for row in self._ledger.attempts.of_entries(list(entries))}
+        before = self._ledger.verdicts.statuses()
+        attempts: list[Attempt] = []
+        with self._ledger.transaction():
+            data: dict[str, JsonValue] = {"entries": list(entries)}
+            self._note(command, changed=bool(entries), data=data)
+            self._facts.write()
+            for name in entries:
+                row, entry = rows[name], self._context.manifest[name]
+                run = self._context.run
+                if row.state in NOT_SENT:
+                    attempts.append(Attempt(run, entry, row.attempt, row.task_id))
+                    self._ledger.attempts.mark([row.task_id], "planned")
+                    continue
+                one = attempt_of(run, entry, row.attempt + 1, row.position)
+                attempts.append(one)
+                reason = f"{before[name]}; an operator asked for it again"
+                planned = Planned(one.task_id, name, one.number, row.position, reason)
+                self._ledger.attempts.plan([planned], why="requeue")
+                if name in asked:
+                    self._ledger.info.add_sent_on_request([one.task_id])
+            self._ledger.verdicts.reopen(entries, why="requeue")
+        self._engine.note_told({name: before[name] for name in entries})
+        return attempts
+
+
+def _cancelled_words(counts: Mapping[str, JsonValue], *, running: bool) -> str:
+    words = {
+        "never_sent": "not sent yet and never will be",
+        "taken_back": "taken back before a worker began it",
+        "under_way": "under way, and judged by what its worker reports",
+        "ended_before": "ended before",
+        "cancelled_before": "cancelled before",
+    }
+    said = [f"{counts[name]} {what}" for name, what in words.items() if counts[name]]
+    hint = "" if running or not counts["under_way"] else _RUNNING
+    return f"{', '.join(said) or 'nothing to cancel'}{hint}"
+
+
+_RUNNING: Final = "; --running ends what runs, which may be half done then"
+
+
+def _at_least_one(text: str) -> int:
+    """Read a whole number from 1. Raises ValueError."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+_OF_KEY: Final = "limit."
+_SETTINGS: Final[Mapping[str, tuple[Callable[[Steering, str, str], _Setting], str]]] = {
+    "window": (Steering._window, "200"),
+    f"{_OF_KEY}KEY": (Steering._key_limit, "5"),
+    "max-failed": (Steering._max_failed, "2%"),
+    "budget": (Steering._budget, "30"),
+    "deadline": (Steering._deadline, "+2h"),
+}
+"""The limits that can be set, each with what reads it and an example."""
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -1,0 +1,404 @@
+"""What an operator asks of a run that goes on, in the simulated world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.ledger.commands import Answer
+from pytest_manifest.run import steering
+from pytest_manifest.run.invariants import corrections, losses, repetitions, sendings
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.run_facts import Action
+from tests.unit.resume_rig import entry as plain
+from tests.unit.resume_rig import resume_rig
+from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_world import Delivery, How, Worker
+
+NAMES = ("a", "b", "c", "d")
+
+
+def entry(name: str, **fields: object) -> Entry:
+    known = {"id": name, "task": "t", "idempotent": False, "timeout": 30.0}
+    return Entry.model_validate({**known, **fields})
+
+
+def first(made: Rig) -> Worker:
+    return made.world.workers["w1@box"]
+
+
+def begun(made: Rig) -> Delivery:
+    made.world.take(first(made))
+    delivery = made.world.begin(first(made))
+    assert delivery is not None
+    return delivery
+
+
+def ended(made: Rig, how: How = "succeeded") -> None:
+    made.world.end(first(made), begun(made), how)
+    made.step(2)
+
+
+def asked(made: Rig, action: Action, **data: JsonValue) -> Answer:
+    """Give the command, as another process does, and let the engine go round."""
+    number = made.ledger.commands.add(action, "ada@box", "why not", data)
+    made.step()
+    answer = made.ledger.commands.answer_of(number)
+    assert answer is not None
+    return answer
+
+
+def published(made: Rig) -> set[str]:
+    rows = made.ledger.attempts.all()
+    return {row.entry for row in rows if made.world.published[row.task_id]}
+
+
+def consistent(made: Rig) -> None:
+    """The record holds, whoever steered it."""
+    ledger, manifest = made.ledger, made.manifest
+    found = [*sendings(ledger), *repetitions(ledger, manifest), *losses(ledger)]
+    assert not [*found, *corrections(ledger)]
+
+
+# Sending
+
+
+def test_what_is_paused_sends_nothing_new_until_it_is_resumed() -> None:
+    with rig(Plan(tuple(map(entry, NAMES)), window=2)) as made:
+        made.step()
+        answer = asked(made, "pause")
+        assert (answer.applied, answer.changed, answer.data) == (True, True, {"in_flight": 2})
+        assert "deadline goes on" in answer.message
+        ended(made)
+        ended(made)
+        assert published(made) == {"a", "b"}
+        assert any("nothing is in flight" in one for one in made.engine._context.live_warnings)
+        assert not asked(made, "pause").changed
+        assert asked(made, "resume").changed
+        made.step()
+        assert published(made) == set(NAMES)
+        assert not asked(made, "resume").changed
+        made.finish()
+        made.check()
+        steered = made.ledger.jobs.run_facts().steered
+        assert [(one.action, one.by, one.reason, one.changed) for one in steered] == [
+            ("pause", "ada@box", "why not", True),
+            ("pause", "ada@box", "why not", False),
+            ("resume", "ada@box", "why not", True),
+            ("resume", "ada@box", "why not", False),
+        ]
+
+
+def test_a_drained_run_ends_when_nothing_is_in_flight() -> None:
+    with rig(Plan(tuple(map(entry, NAMES)), window=2)) as made:
+        made.step()
+        assert asked(made, "drain").data == {"in_flight": 2}
+        ended(made)
+        assert not made.signals.stop.is_set()
+        ended(made)
+        assert made.signals.stop.is_set()
+        assert made.engine._context.state.settings.on_stop == "detach"
+        assert made.kinds() == {"a": "passed", "b": "passed"}
+
+
+@pytest.mark.parametrize(("how", "on_stop"), [("take-back", "revoke"), ("leave", "detach")])
+def test_a_run_is_stopped_as_by_a_person(how: str, on_stop: str) -> None:
+    with rig(Plan(tuple(map(entry, NAMES)), window=2)) as made:
+        ends: list[str] = []
+        made.signals.end_session = lambda: ends.append("session")
+        made.step()
+        assert asked(made, "stop", how=how).applied
+        assert made.signals.stop.is_set()
+        assert made.signals.interrupted.is_set()
+        assert ends == ["session"]
+        assert made.engine._context.state.settings.on_stop == on_stop
+
+
+# Limits
+
+
+def test_limits_of_a_run_are_changed_while_it_goes_on() -> None:
+    tenants = tuple(entry(name, key={"tenant": "x"}) for name in NAMES)
+    plan = Plan(tenants, window=1, key_limits={"tenant": 2}, max_failed=9, budget=5.0)
+    with rig(plan) as made:
+        made.step()
+        answer = asked(made, "set", window="3")
+        assert answer.data == {"window": 3}
+        made.step()
+        assert len(published(made)) == 2
+        made.plan.key_limits.update({"tenant": 4})  # type: ignore[attr-defined]  # what the rig holds
+        assert asked(made, "set", **{"limit.tenant": "4", "max-failed": "50%"}).applied
+        made.step()
+        assert len(published(made)) == 3
+        assert str(made.schedule.max_failed) == "50%"
+        assert asked(made, "set", budget="7.5").data == {"budget": 7.5}
+        before = made.engine.time_left
+        assert asked(made, "set", deadline="-1s").applied is False
+        assert asked(made, "set", deadline="60").data == {"deadline": 60.0}
+        assert made.engine.time_left <= 60 < before
+        assert made.ledger.jobs.run_facts().deadline == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("window", "0", "window=0: write it like window=200"),
+        ("window", "many", "write it like window=200"),
+        ("limit.user", "3", "the run has no limit of this key; it has: none"),
+        ("max-failed", "200%", "write it like max-failed=2%"),
+        ("budget", "30", "the run has none"),
+        ("deadline", "soon", "write it like deadline=+2h"),
+        ("deadline", "99d", "nothing could be judged after that"),
+        ("speed", "9", "there is no such limit; there are: window, limit.KEY"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_and_changes_nothing(
+    name: str, value: str, said: str
+) -> None:
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        answer = asked(made, "set", **{"window": "2", name: value})
+        assert not answer.applied
+        assert said in answer.message
+        made.step()
+        assert published(made) == {"a"}
+        assert not made.ledger.jobs.run_facts().steered
+
+
+# Cancelling
+
+
+def test_what_is_cancelled_is_taken_back_or_never_sent() -> None:
+    entries = (*map(entry, NAMES), entry("e", after=["d"]))
+    with rig(Plan(entries, window=3)) as made:
+        made.step()
+        running = begun(made)
+        made.step()
+        answer = asked(made, "cancel", entries=["a", "b", "d", "x"])
+        assert answer.data == {
+            "never_sent": 1,
+            "taken_back": 1,
+            "under_way": 1,
+            "ended_before": 0,
+            "cancelled_before": 0,
+            "unknown": ["x"],
+            "entries": ["d", "a", "b"],
+        }
+        assert made.kinds() == {"b": "cancelled", "d": "cancelled", "e": "skipped"}
+        assert "an operator cancelled it before it was sent" in made.sentence("d")
+        assert "before a worker had begun it" in made.sentence("b")
+        made.world.end(first(made), running, "succeeded")
+        made.finish()
+        assert made.kinds() == {
+            "a": "passed",  # it ran, and is judged by that
+            "b": "cancelled",
+            "c": "passed",
+            "d": "cancelled",
+            "e": "skipped",
+        }
+        assert not made.world.of(made.task_id("b"))
+        assert not made.world.published[made.task_id("d")]
+        again = asked_at_the_end(made)
+        assert again == {"a": "ended", "b": "dropped", "d": "dropped"}
+        consistent(made)
+
+
+def asked_at_the_end(made: Rig) -> dict[str, str]:
+    return dict(steering.places(made.ledger, ["a", "b", "d"]))
+
+
+def test_a_cancelled_entry_is_not_sent_again_whatever_becomes_of_its_job() -> None:
+    """Neither as another attempt nor as the message that got lost."""
+    with rig(Plan((entry("a", idempotent=True, retries=3),))) as made:
+        made.step()
+        begun(made)
+        made.step()
+        assert asked(made, "cancel", entries=["a"]).data["under_way"] == 1
+        made.world.kill(first(made), restart=0.2)
+        made.finish()
+        assert made.kind("a") == "crashed"
+        assert len(made.ledger.attempts.of_entry("a")) == 1
+        consistent(made)
+
+
+def test_a_message_that_got_lost_is_not_published_again_once_it_is_cancelled() -> None:
+    with rig(Plan((entry("a"),))) as made:
+        made.world.uncertain.append(0)
+        made.step()
+        asked(made, "cancel", entries=["a"])
+        made.finish()
+        assert made.kind("a") == "cancelled"
+        assert made.world.published == {made.task_id("a"): 1}
+
+
+def test_a_cancelled_canary_does_not_hold_up_the_others() -> None:
+    with rig(Plan(tuple(map(entry, NAMES)), canary=1)) as made:
+        made.step()
+        made.plan = Plan(made.plan.entries)  # the rig's own rule knows of no operator
+        asked(made, "cancel", entries=["a"])
+        made.finish()
+        assert made.kinds() == {"a": "cancelled", "b": "passed", "c": "passed", "d": "passed"}
+
+
+def test_workers_that_come_later_hear_of_it_too() -> None:
+    """On a broker of others a message that was revoked may be handed to one that knows nothing."""
+    with rig(Plan((entry("a"), entry("b")), owned=False)) as made:
+        made.step()
+        asked(made, "cancel", entries=["b"])
+        assert made.kind("b") == "cancelled"
+        ended(made)
+        made.world.kill(first(made), restart=0.2)
+        made.finish()
+        assert not made.world.of(made.task_id("b"))
+        consistent(made)
+
+
+# Sending again
+
+
+def test_a_failed_entry_is_sent_again_and_its_correction_is_told() -> None:
+    with rig(Plan((entry("a", idempotent=True), entry("b"), entry("c")))) as made:
+        made.step()
+        ended(made, "failed")
+        assert made.kind("a") == "failed"
+        made.told.clear()  # the rig knows of no operator
+        answer = asked(made, "requeue", entries=["a", "b"])
+        assert answer.data == {
+            "entries": ["a"],
+            "left": {"b": "it has no verdict yet, as it is waiting"},
+        }
+        made.finish()
+        assert made.kinds() == {"a": "passed", "b": "passed", "c": "passed"}
+        assert [(one.before, one.verdict.verdict) for one in made.engine.corrections] == [
+            ("failed", "passed")
+        ]
+        rows = made.ledger.attempts.of_entry("a")
+        assert [row.attempt for row in rows] == [1, 2]
+        loaded = made.ledger.jobs.of_entry("a")
+        assert [one.own.job.why for one in loaded] == ["first", "requeue"]
+        consistent(made)
+
+
+def test_what_may_have_run_is_sent_again_only_where_that_is_asked_for() -> None:
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        ended(made, "failed")
+        refused = asked(made, "requeue", entries=["a"])
+        assert not refused.applied
+        assert refused.data["left"] == {"a": "it may have run and is not idempotent"}
+        assert asked(made, "requeue", entries=["a"], unsafe=True).data["entries"] == ["a"]
+        assert made.ledger.info.sent_on_request() == {made.task_id("a", 2)}
+        assert not asked(made, "requeue", entries=["a"], unsafe=True).applied
+        consistent(made)
+
+
+def test_a_cancelled_entry_is_sent_as_the_same_attempt_where_it_was_not_sent_yet() -> None:
+    with rig(Plan((entry("a"), entry("b", after=["c"]), entry("c")), window=1)) as made:
+        made.step()
+        asked(made, "cancel", entries=["c"])
+        assert made.kinds() == {"b": "skipped", "c": "cancelled"}
+        made.told.clear()
+        blocked = asked(made, "requeue", entries=["b"])
+        assert blocked.data["left"] == {"b": "it waits for 'c', which has not passed"}
+        assert asked(made, "requeue", entries=["b", "c"]).data["entries"] == ["b", "c"]
+        made.finish()
+        assert made.kinds() == {"a": "passed", "b": "passed", "c": "passed"}
+        assert made.order == ["a", "c", "b"]
+        assert all(row.attempt == 1 for row in made.ledger.attempts.all())
+        consistent(made)
+
+
+def test_what_may_still_be_in_a_queue_is_not_sent_beside_itself() -> None:
+    """A broker of others keeps the message of what was cancelled: a worker that starts later may
+    run it."""
+    with rig(Plan((entry("a"), entry("b", idempotent=True)), owned=False)) as made:
+        made.step()
+        asked(made, "cancel", entries=["b"])
+        assert made.kind("b") == "cancelled"
+        answer = asked(made, "requeue", entries=["b"])
+        assert answer.data["left"] == {"b": "its job may still be queued or running"}
+        assert len(made.ledger.attempts.of_entry("b")) == 1
+
+
+def test_nothing_is_sent_again_once_sending_is_over() -> None:
+    entries = (entry("a", idempotent=True), entry("b"), entry("c"))
+    with rig(Plan(entries, max_failed=0, window=2)) as made:
+        made.step()
+        ended(made, "failed")
+        answer = asked(made, "requeue", entries=["a"])
+        assert not answer.applied
+        assert "nothing more is sent" in answer.message
+        assert "more than --manifest-max-failed=0 allows" in answer.message
+
+
+# A pytest that is killed between a command, its fact and its effect
+
+
+def test_what_was_cancelled_by_a_session_that_was_killed_is_not_sent_by_the_next(
+    tmp_path: Path,
+) -> None:
+    entries = [plain("a", idempotent=True), plain("b", idempotent=True)]
+    with resume_rig(tmp_path, *entries) as made:
+        with made.ledger() as ledger:  # both are out, and lost
+            number = ledger.commands.add("cancel", "ada@box", "", {"entries": ["a"]})
+        resumed = made.resume()
+        assert [(one.entry, one.action) for one in resumed.state.decisions] == [
+            ("a", "leave"),
+            ("b", "send"),
+        ]
+        with made.ledger() as ledger:
+            assert ledger.commands.answer_of(number) is None, "the engine will cancel it"
+
+
+def test_what_was_asked_for_while_no_pytest_lived_is_sent_by_the_next(tmp_path: Path) -> None:
+    with resume_rig(tmp_path, *map(plain, "abc")) as made:
+        for name in "abc":
+            made.judge(name, "failed", made.receipt(name, "failed", started_at=made.sent_at))
+        with made.ledger() as ledger:
+            names: list[JsonValue] = ["a", "b"]
+            given: dict[str, JsonValue] = {"entries": names, "unsafe": True}
+            number = ledger.commands.add("requeue", "ada@box", "", given)
+        resumed = made.resume(["a", "c"])
+        actions = {one.entry: one.action for one in resumed.state.decisions}
+        assert actions == {"a": "send", "c": "leave"}
+        with made.ledger() as ledger:
+            answer = ledger.commands.answer_of(number)
+            assert answer is not None
+            assert answer.data == {"entries": ["a"], "left": {}}
+            rest = [(one.action, one.data["entries"]) for one in ledger.commands.open()]
+            assert rest == [("requeue", ["b"])]
+            assert len(ledger.info.sent_on_request()) == 1
+            steered = ledger.jobs.run_facts().steered
+            assert [(one.action, one.data) for one in steered] == [("requeue", {"entries": ["a"]})]
+
+
+def test_commands_to_a_session_that_has_ended_are_answered_by_the_next() -> None:
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        number = made.ledger.commands.add("pause", "ada@box")
+        made.start_again()
+        answer = made.ledger.commands.answer_of(number)
+        assert answer is not None
+        assert (answer.applied, answer.message) == (
+            False,
+            "the session that it was meant for has ended",
+        )
+
+
+def test_a_command_whose_fact_is_there_is_carried_out_once_more_and_told_once() -> None:
+    """The session was killed between the fact and the answer."""
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        number = made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["b"]})
+        command = made.ledger.commands.open()[0]
+        made.engine._steering._note(command, data={"entries": ["b"]})
+        made.facts.write()
+        assert made.kind("b") is None
+        made.step()
+        assert made.kind("b") == "cancelled"
+        assert made.ledger.commands.answer_of(number) is not None
+        assert len(made.ledger.jobs.run_facts().steered) == 1
+        made.finish()
+        consistent(made)
