@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 234,
-    "lines of code of the package": 39_452,
+    "modules of the package": 237,
+    "lines of code of the package": 40_457,
     "options": 33,
     "options and settings": 52,
-    "words of the documents": 56_948,
-    "lines of the tests": 115_567,
+    "words of the documents": 57_393,
+    "lines of the tests": 116_369,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
