@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema.run_facts import Throttled
 from tests.plugin.conftest import Project
 
 pytestmark = pytest.mark.live
@@ -22,6 +23,24 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
         assert client.llen("celery") == 12
     with Ledger.open(project.ledgers()[-1]) as ledger:
         assert (ledger.info.status, ledger.attempts.send_states()) == ("detached", {"sent": 12})
+
+
+def test_it_stays_until_all_is_sent_at_its_rate(project: Project, broker: str) -> None:
+    """What waits for the rate of its key is not left behind."""
+    rows = [
+        {"id": f"e{n}", "task": "jobs.flaky", "args": [f"e{n}"], "key": {"tenant": "a"}}
+        for n in range(4)
+    ]
+    project.manifest("m.jsonl", rows)
+    options = (f"--manifest-broker={broker}", "--manifest-rate=tenant:4/s")
+    sent = project.run("--manifest=m.jsonl", *options, "--manifest-dispatch-only")
+    assert sent.ret == pytest.ExitCode.OK
+    with redis.Redis.from_url(broker) as client:
+        assert client.llen("celery") == 4
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        assert ledger.attempts.send_states() == {"sent": 4}
+        held = [(one.key, one.is_over) for one in ledger.facts.of_kind(Throttled)]
+    assert held == [("tenant=a", False), ("tenant=a", True)]
 
 
 def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(

@@ -313,14 +313,16 @@ class Simulation:
     def _published(self, attempts: Sequence[Attempt]) -> None:
         """Nothing is sent faster than it may be, nor while the project says stop."""
         process, program = self._current, self.program
+        self.reached["sent at a rate"] += program.rate is not None
+        self.reached["sent by the depth of the queue"] += program.depth is not None
         if process is not None and program.rate is not None:
             now, all_sent = self.world.clock.now, sum(self.world.published.values())
             first, before = self._first.setdefault(process, (now, all_sent))
             sent = all_sent - before + len(attempts)
             if sent > (now - first) * program.rate + 1.0 + program.rate * BURST + 1e-6:
-                self.violations.append(f"S7 {sent} were sent within {now - first:g} s")
+                self.violations.append(f"pressure: {sent} were sent within {now - first:g} s")
         if self._said.get(process) == "stop":
-            self.violations.append("S7 something was sent while the project's health said stop")
+            self.violations.append("pressure: it was sent while the project's health said stop")
         self.truth.published(attempts)
 
     def _refused(

@@ -77,6 +77,7 @@ SESSIONS: Sequence[str] = (
     *("a task's own limit is changed", "end told of what nobody had begun"),
     *("a final red judged later", "two shards merged and audited"),
     "its receipts exported and judged alone",
+    *("sent at a rate", "sent by the depth of the queue", "health: stop", "health: raise"),
     *("killed between two replies of Redis", "a pipeline to Redis is cut"),
 )
 

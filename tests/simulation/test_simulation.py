@@ -21,6 +21,7 @@ from pytest_manifest.run import search as recovery
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.pressure import Health, _Bucket
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import RunFacts, StoreFact, TaskFact
@@ -241,6 +242,24 @@ def test_a_violation_is_made_small() -> None:
         small = shrink(program)
     assert [len(small.entries), len(small.steps), len(small.sessions)] == [1, 1, 0]
     assert small.kills == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "broken", "program", "sentence"),
+    [
+        (Health, "allows", lambda *_: True, {"health": ("stop", "nonsense")}, "said stop"),
+        (_Bucket, "take", lambda *_: None, {"rate": 0.1}, "were sent within"),
+    ],
+    ids=["health", "rate"],
+)
+def test_what_holds_nothing_back_is_found(
+    place: object, name: str, broken: object, program: Mapping[str, Any], sentence: str
+) -> None:
+    """And nothing is found of the same program where it holds."""
+    given = replace(Program(plain(*"abcd")), **program, steps=(Step("idle", moments=60),))
+    assert play(given).violations == []
+    with mock.patch.object(place, name, broken):
+        assert sentence in " ".join(play(given).violations)
 
 
 # What is counted

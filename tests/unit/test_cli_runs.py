@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.cli.history import EntryHistory
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.run_facts import Throttled
 from pytest_manifest.schema.summary import RunSummary
 from tests.receipts_files import read_receipts
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -60,6 +63,18 @@ def test_the_verdicts_of_a_run_are_shown_by_status(file: Path) -> None:
     assert "sent, and without a verdict" in manifest("show", first.stem, "--status=pending")
     lines = manifest("show", first.stem, "--status=failed").splitlines()
     assert lines[2].split()[:3] == ["failed", "b", "shop.price"]
+
+
+def test_what_held_a_run_back_is_shown(file: Path) -> None:
+    """With its key, also of a run that goes on."""
+    path = make_run(file, 1, ["passed", "failed", None])
+    with Ledger.open(path, write=True) as ledger:
+        held = Throttled(**stamp(), why="rate", detail="no more than 5/s", key="tenant=\u202ea")
+        ledger.facts.append([(None, held)])
+    (one,) = as_json("show", "last")["throttled"]  # type: ignore[misc, union-attr]  # a list
+    assert isinstance(one, dict)
+    assert (one["why"], one["detail"], one["ended"]) == ("rate", held.detail, None)
+    assert "slowed by its rate of tenant=\\u202ea, since" in manifest("show", "last")
 
 
 def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
