@@ -71,7 +71,9 @@ def test_what_held_a_run_back_is_shown(file: Path) -> None:
     with Ledger.open(path, write=True) as ledger:
         held = Throttled(**stamp(), why="rate", detail="no more than 5/s", key="tenant=\u202ea")
         ledger.facts.append([(None, held)])
-    (one,) = as_json("show", "last")["throttled"]  # type: ignore[misc, union-attr]  # a list
+    shown = as_json("show", "last")["throttled"]
+    assert isinstance(shown, list)
+    (one,) = shown
     assert isinstance(one, dict)
     assert (one["why"], one["detail"], one["ended"]) == ("rate", held.detail, None)
     assert "slowed by its rate of tenant=\\u202ea, since" in manifest("show", "last")
