@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 40_457,
     "options": 33,
     "options and settings": 52,
-    "words of the documents": 57_393,
-    "lines of the tests": 116_369,
+    "words of the documents": 57_397,
+    "lines of the tests": 116_427,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
