@@ -13,7 +13,15 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from difflib import get_close_matches
@@ -173,6 +181,17 @@ class Demand:
     samples: dict[TaskAndQueue, Entry] = field(default_factory=dict)
     held: dict[TaskAndQueue, HeldEntries] = field(default_factory=dict)
 
+    def longest_held(self, late: Container[str]) -> dict[str, float]:
+        """Map each task -> for how long (s) a worker may keep a message of it unacknowledged.
+
+        ``late``: the tasks that are acknowledged late.
+        """
+        found: dict[str, float] = {}
+        for (task, _), one in sorted(self.held.items(), key=lambda item: item[0][0]):
+            own = one.longest_occupation if task in late else one.longest_delay
+            found[task] = max(own, found.get(task, own))
+        return found
+
     def without(self, tasks: Iterable[str]) -> Demand:
         """Leave out tasks that will not be sent."""
         kept = self.tasks.keys() - set(tasks)
@@ -246,8 +265,6 @@ EAGER: Final = (
     "broker: a batch would not show what workers do; switch it off for this run"
 )
 MAX_SIMILAR: Final = 3
-# kombu's default, for apps and workers that do not set visibility_timeout.
-VISIBILITY_TIMEOUT: Final = 3600.0  # s
 
 
 def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str, list[str]]:

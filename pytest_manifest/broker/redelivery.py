@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pytest_manifest.broker import checks
 from pytest_manifest.broker.checks import Demand, Finding, HeldEntries, Level, TaskAndQueue, some_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import Worker, acks_late
@@ -67,11 +66,9 @@ def visibility_of(
         timeout, unread = publisher.call(ask)
         return Visibility(timeout, BY_QUEUE, unread)
     options = publisher.app.conf.broker_transport_options or {}
-    configured = float(options.get("visibility_timeout") or checks.VISIBILITY_TIMEOUT)
-    told = (
-        (worker.visibility or checks.VISIBILITY_TIMEOUT) if worker.has_stats else configured
-        for worker in workers
-    )
+    usual = publisher.transport.visibility_timeout or math.inf
+    configured = float(options.get("visibility_timeout") or usual)
+    told = ((worker.visibility or usual) if worker.has_stats else configured for worker in workers)
     return Visibility(min(told, default=configured), BY_APP)
 
 

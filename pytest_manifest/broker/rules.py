@@ -19,7 +19,6 @@ from pytest_manifest.broker.locating.worker_replies import ask_workers
 from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.redelivery import redelivery_findings, visibility_of
 from pytest_manifest.broker.routing import queue_name, reserved
-from pytest_manifest.broker.transports import Amqp
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from pytest_manifest.broker.redelivery import Visibility
 
 
-CONSUMER_TIMEOUT: Final = 1800.0
-"""Seconds after which RabbitMQ takes back an unacknowledged message, unless it is set otherwise."""
 RETRIED: Final = "retry_on_worker_lost"
 """The option of tasks, from Celery 5.7 on."""
 
@@ -78,7 +75,7 @@ class Case:
     @cached_property
     def held_for(self) -> Visibility | None:
         """Return how long the broker lets a worker hold a message; None: as long as it likes."""
-        if not self.publisher.transport.hands_out_again:
+        if self.publisher.transport.visibility_timeout is None:
             return None
         return visibility_of(self.publisher, self.workers, sorted(self.needed))
 
@@ -215,21 +212,8 @@ def late_limits(late: Mapping[str, float | None], timeout: float, where: str) ->
     return found
 
 
-def _rabbitmq(case: Case) -> Found:
-    return rabbitmq(case.demand, case.late) if isinstance(case.publisher.transport, Amqp) else []
-
-
-def rabbitmq(demand: Demand, late: Collection[str]) -> Iterator[str]:
-    """Say what RabbitMQ does with messages that are held for long."""
-    for name in sorted(demand.tasks):
-        sums = [one for (task, _), one in demand.held.items() if task == name]
-        held = max(one.longest_occupation if name in late else one.longest_delay for one in sums)
-        if held >= CONSUMER_TIMEOUT:
-            yield (
-                f"task {name} may keep a message unacknowledged for {held:g} s, and RabbitMQ "
-                f"closes the channel after its consumer_timeout ({CONSUMER_TIMEOUT:g} s unless "
-                "it is set otherwise), so that the job runs twice; raise consumer_timeout"
-            )
+def _of_broker(case: Case) -> Found:
+    return case.publisher.transport.warnings(case.demand.longest_held(case.late))
 
 
 def _acknowledgement(case: Case) -> Found:
@@ -310,7 +294,7 @@ RULES: Final = (
     Rule("workers", "unchecked", "warning", _unsaid),
     Rule("limits", "warning", "warning", lambda c: c.held_for.warnings() if c.held_for else ()),
     Rule("limits", "error", None, _held),
-    Rule("limits", "warning", None, _rabbitmq),
+    Rule("limits", "warning", None, _of_broker),
     Rule("pools", "warning", "warning", _pools),
     Rule("queues", "error", "warning", _idle),
     Rule("queues", "ok", None, _consumed),

@@ -5,7 +5,8 @@ A new broker is a class here, and its locator where it shows more than its worke
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pytest_manifest.redaction.texts import redact
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT: Final = 5.0  # s
 SOCKET_TIMEOUT: Final = 10.0
 """Seconds that one read or write of a socket may take; a healthy peer needs far less for any."""
+REDIS_VISIBILITY: Final = 3600.0
+"""kombu's visibility timeout (s) of Redis where neither app nor worker sets one."""
 LOCATING: Final = "pytest_manifest.broker.locating"
 NOT_FOUND: Final = "404"
 
@@ -31,8 +34,9 @@ class Transport:
     """Whether it lives in one process, with its workers."""
     knows_listeners: ClassVar[bool] = False
     """Whether it keeps the names of all nodes that ever listened, and counts who is connected."""
-    hands_out_again: ClassVar[bool] = False
-    """Whether it takes a message back from a worker that only holds it for too long."""
+    visibility_timeout: ClassVar[float | None] = None
+    """Seconds after which it takes a message back from a worker that only holds it, where the app
+    sets no others; None: it never does."""
     queues_have_timeouts: ClassVar[bool] = False
     """Whether each queue says after how long, and not the app's settings."""
     passive: ClassVar[bool] = True
@@ -61,6 +65,16 @@ class Transport:
         """Count the connections on which nodes listen for questions; None where nobody knows."""
         return None
 
+    def uptime(self, channel: StdChannel) -> float:  # noqa: ARG002
+        """Return for how long (s) it has been up; 0.0 where it reports none: it may just have
+        started."""
+        return 0.0
+
+    def warnings(self, held: Mapping[str, float]) -> Iterable[str]:  # noqa: ARG002
+        """Yield what this broker alone warns of; ``held``: for how long (s) a worker may keep a
+        message of each task unacknowledged."""
+        return ()
+
     def own_timeouts(
         self, channel: StdChannel, queues: Iterable[str]
     ) -> tuple[float, dict[str, str]]:
@@ -75,7 +89,7 @@ class Redis(Transport):
     schemes = REDIS_SCHEMES
     locator = f"{LOCATING}.redis:RedisLocator"
     knows_listeners = True
-    hands_out_again = True
+    visibility_timeout = REDIS_VISIBILITY
     counts_messages = True
     # Under a global_keyprefix it finds nothing, and declaring creates nothing here.
     passive = False
@@ -106,6 +120,13 @@ class Redis(Transport):
         with channel.conn_or_acquire() as client:
             return int(client.publish(f"{channel.keyprefix_fanout}{exchange}", ""))
 
+    def uptime(self, channel: StdChannel) -> float:
+        from redis import ResponseError
+
+        with suppress(ResponseError), channel.conn_or_acquire() as client:  # not for this user
+            return float(client.info("server").get("uptime_in_seconds", 0))
+        return 0.0
+
 
 class Amqp(Transport):
     """RabbitMQ."""
@@ -115,16 +136,28 @@ class Amqp(Transport):
     gives_back = True
     counts_messages = True
     counts_consumers = True
+    consumer_timeout: Final = 1800.0
+    """Seconds after which it takes back an unacknowledged message, unless it is set otherwise."""
 
     def limits(self, own: Container[str]) -> dict[str, float]:
         return _without({"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}, own)
+
+    def warnings(self, held: Mapping[str, float]) -> Iterator[str]:
+        for name, longest in held.items():
+            if longest >= self.consumer_timeout:
+                yield (
+                    f"task {name} may keep a message unacknowledged for {longest:g} s, and "
+                    "RabbitMQ closes the channel after its consumer_timeout "
+                    f"({self.consumer_timeout:g} s unless it is set otherwise), so that the job "
+                    "runs twice; raise consumer_timeout"
+                )
 
 
 class Sqs(Transport):
     """Amazon's queues, whose own timeout holds once they are made."""
 
     schemes = ("sqs",)
-    hands_out_again = True
+    visibility_timeout = 1800.0
     counts_messages = True  # about
     queues_have_timeouts = True
     not_there: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")

@@ -431,7 +431,7 @@ class EngineContext:
         """
         held_for = self.held_for
         if held_for is None and self.publisher is not None:
-            asks_app = self.publisher.transport.hands_out_again
+            asks_app = self.publisher.transport.visibility_timeout is not None
             held_for = visibility_of(self.publisher, (), ()) if asks_app else None
         if held_for is None or delay < held_for.timeout:
             return

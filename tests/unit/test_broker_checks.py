@@ -19,7 +19,7 @@ from pytest_manifest.broker.redelivery import (
     redelivery_findings,
     visibility_of,
 )
-from pytest_manifest.broker.transports import transport_of
+from pytest_manifest.broker.transports import REDIS_VISIBILITY, transport_of
 from pytest_manifest.broker.workers import QUESTIONS, Worker, unsaid_warnings, workers_of
 from pytest_manifest.schema import Entry
 
@@ -331,7 +331,7 @@ def test_a_worker_without_stats_is_taken_to_be_as_the_app_here() -> None:
     app.conf.broker_transport_options = {"visibility_timeout": 100}
     slow, well = Worker("slow", unsaid=frozenset({"stats"})), Worker("well", prefetch=4)
     assert _held_for(app, slow).timeout == 100
-    assert _held_for(app, well).timeout == checks.VISIBILITY_TIMEOUT
+    assert _held_for(app, well).timeout == REDIS_VISIBILITY
     publisher = cast("Publisher", SimpleNamespace(app=app, tasks={}))
     many = demand_of([Entry(id=f"e{n}", task="t", timeout=10) for n in range(100)])
     queues: dict[tuple[str, str | None], str | None] = {("t", None): "celery"}

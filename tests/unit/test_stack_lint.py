@@ -12,7 +12,7 @@ from celery import Celery
 from pytest_manifest import signing as keys
 from pytest_manifest.broker.checks import Finding, StackCheck, demand_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.rules import Case, ends, findings, late_limits, rabbitmq
+from pytest_manifest.broker.rules import Case, ends, findings, late_limits
 from pytest_manifest.broker.transports import (
     Amqp,
     InMemory,
@@ -58,7 +58,7 @@ def test_a_late_task_without_a_limit_is_a_warning(
 def test_delayed_messages_on_rabbitmq(countdown: float, said: list[str]) -> None:
     """By the time for which a worker would hold them."""
     entry = Entry(id="a", task="jobs.a", countdown=countdown or None)
-    found = list(rabbitmq(demand_of([entry]), []))
+    found = list(Amqp().warnings(demand_of([entry]).longest_held([])))
     assert len(found) == len(said)
     assert all(text in one for text, one in zip(said, found, strict=True))
 

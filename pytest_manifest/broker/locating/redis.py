@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, cast
 from loguru import logger
 from redis import Redis, ResponseError
 
-from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerLocator,
@@ -29,6 +28,7 @@ from pytest_manifest.broker.locating.worker_replies import (
     unresponsive_nodes,
 )
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.transports import REDIS_VISIBILITY
 from pytest_manifest.compat.kombu import is_bound, restore_unacked
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class RedisLocator(WorkerLocator):
             delivered_at=since,
             maybe_alive=unheard,
             absent=said.unresponsive if is_asked and not unheard else frozenset(),
-            visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
+            visibility_timeout=float(options.get("visibility_timeout") or REDIS_VISIBILITY),
         )
 
     @bounded

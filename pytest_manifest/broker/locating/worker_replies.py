@@ -294,16 +294,6 @@ def may_be_alive(
         return False
     # A restart cuts all connections, also of who is too busy to notice it.
     connected = publisher.control.count_connected() or 0
-    return not _is_up_for(publisher, since) or connected > len(answered)
-
-
-def _is_up_for(publisher: Publisher, seconds: float) -> bool:
-    """Tell whether the broker reports that uptime; one that reports none may have just started."""
-    from redis import ResponseError
-
-    with publisher.control.channel() as channel, channel.conn_or_acquire() as client:
-        try:
-            uptime = client.info("server").get("uptime_in_seconds", 0)
-        except ResponseError:  # not for this user
-            return False
-    return float(uptime) >= seconds
+    with publisher.control.channel() as channel:
+        is_new = publisher.transport.uptime(channel) < since
+    return is_new or connected > len(answered)
