@@ -18,6 +18,7 @@ from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
 from pytest_manifest.schema.summary import Sign, SummaryCause
 from pytest_manifest.text import middle, plural, printable
 from pytest_manifest.verdict import explanation
+from pytest_manifest.verdict.reasons import reason_of
 from pytest_manifest.verdict.tree import PATH, descendant_of
 
 EXAMPLES = 3
@@ -28,7 +29,7 @@ _VARIANTS = 20
 _INDEX = re.compile(r"\[\d+\]")
 
 
-_Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None]
+_Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
 
 
@@ -55,13 +56,14 @@ class _Group:
         repeated = not self.varies and self.count >= 2 * len(self.variants)
         for one in self.variants.values() if repeated and self.variants else (self,):
             expected, actual = one.pair or (None, None)
-            kind, error, place, path = key
+            kind, error, place, path, code = key
             yield SummaryCause(
                 title=one.title,
                 kind=kind,
                 error=error,
                 place=place,
                 path=path,
+                code=code,
                 expected=expected,
                 actual=actual,
                 count=one.count,
@@ -128,15 +130,15 @@ def _sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple
     if reason is not None and not isinstance(reason, Mismatch):
         error = None if receipt is None else receipt.error
         place = None if error is None else explanation.error_place(error.traceback)
-        return ((kind, _name(reason.type), place, None), None), reason.message
-    key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
+        return ((kind, _name(reason.type), place, None, None), None), reason.message
+    path = None if mismatch is None else _path(mismatch)
     if reason is None:
-        named = descendant_of(verdict)
-        if named is None:
-            return (key, None), verdict.sentence
-        return ((kind, None, _name(named.task), key[3]), None), named.said
+        if (named := descendant_of(verdict)) is not None:
+            return ((kind, None, _name(named.task), path, None), None), named.said
+        code = reason_of(verdict).cause.code if path is None and verdict.reason else None
+        return ((kind, None, None, path, code), None), verdict.sentence
     pair = _value(reason.expected), _value(reason.actual)
-    return (key, pair), f"{pair[1]} where {pair[0]} was expected"
+    return ((kind, None, None, path, None), pair), f"{pair[1]} where {pair[0]} was expected"
 
 
 def _first_mismatch(verdict: Verdict) -> Mismatch | None:
@@ -170,7 +172,7 @@ def _one_line(text: str) -> str:
 
 
 def _title(key: _Key, verdict: Verdict) -> str:
-    kind, error, place, path = key
+    kind, error, place, path, _ = key
     before = "" if kind == "failed" else f"{kind}: "
     mismatch = _first_mismatch(verdict)
     named = None if error is not None else descendant_of(verdict)

@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from statistics import median
@@ -107,19 +108,7 @@ def compare(
     failing = [name for name, digest in now.items() if digest.fails]
     fixed = [name for name, digest in now.items() if name in failed and digest.outcome == "passed"]
     times = sorted(_time_changes(was, now), key=lambda change: change.ratio)
-
-    def changes(names: Iterable[str]) -> list[summary.SummaryChange]:
-        return [
-            summary.SummaryChange(
-                id=name,
-                task=now[name].task,
-                before=was[name].kind if name in was else None,
-                after=now[name].kind,
-                sentence=now[name].sentence,
-            )
-            for name in names
-        ]
-
+    changes = partial(_changes, was, now)
     return summary.SummaryComparison(
         before=one.document(before_run),
         after=other.document(after_run),
@@ -181,6 +170,21 @@ class _Totals:
     def document(self, run: str) -> summary.SummarySide:
         cost = float(self._cost) if self._cost_reported else None
         return summary.SummarySide(run=run, entries=self.entries, passed=self.passed, cost=cost)
+
+
+def _changes(
+    was: Mapping[str, _Digest], now: Mapping[str, _Digest], names: Iterable[str]
+) -> list[summary.SummaryChange]:
+    return [
+        summary.SummaryChange(
+            id=name,
+            task=now[name].task,
+            before=was[name].kind if name in was else None,
+            after=now[name].kind,
+            sentence=now[name].sentence,
+        )
+        for name in names
+    ]
 
 
 def _result(receipt: Receipt) -> str | None:

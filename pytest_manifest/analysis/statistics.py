@@ -93,8 +93,8 @@ def _waiting(
     elif load < _IDLE:
         if fold.deaths:
             why = (
-                f"{fold.deaths} jobs had killed their process, and a worker stands still until "
-                "it has another one, for seconds where it has one alone; mend those jobs"
+                f"the processes of {fold.deaths} jobs had died, and a worker stands still until "
+                "it has another one, for seconds where it has one alone; see what ended them"
             )
         elif (capacity - sum(busy)) / fold.entries > _HANDING_OVER:
             why = "look in their logs for what they stood still for"

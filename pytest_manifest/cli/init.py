@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -58,19 +58,21 @@ def find_apps(folder: Path) -> list[FoundApp]:
 
     An app that a function makes is not found; see ``unnamed_app``.
     """
+    sources = _sources(folder)
     found = [
         FoundApp(f"{module[0]}:{name}", path, module[1])
-        for path in islice(_python_files(folder), MOST_FILES)
+        for path, tree in sources.trees.items()
         if (module := _module(folder, path)) is not None
-        for name in _assigned_apps(path)
+        for name in sources.assigned_apps(tree)
     ]
     return sorted(found, key=_likelihood)
 
 
 def unnamed_app(folder: Path) -> Path | None:
     """Return the first file that makes a Celery app somewhere, be it in a function; else None."""
-    for path in islice(_python_files(folder), MOST_FILES):
-        if any(map(_is_celery, ast.walk(_parsed(path)))):
+    sources = _sources(folder)
+    for path, tree in sources.trees.items():
+        if any(map(sources.is_app, ast.walk(tree))):
             return path
     return None
 
@@ -110,28 +112,49 @@ def _module(folder: Path, path: Path) -> tuple[str, bool] | None:
     return ".".join(names), below_sources
 
 
-def _assigned_apps(path: Path) -> Iterator[str]:
-    """Yield the names of a module that a call of ``Celery`` is assigned to."""
-    for one in _parsed(path).body:
-        if isinstance(one, ast.Assign | ast.AnnAssign) and _is_celery(one.value):
-            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The files that name ``Celery``, parsed, and the classes of apps: it, and those made of it."""
+
+    trees: Mapping[Path, ast.Module]
+    kinds: Collection[str]
+
+    def assigned_apps(self, tree: ast.Module) -> Iterator[str]:
+        """Yield the names of a module that a new app is assigned to."""
+        for one in tree.body:
+            if isinstance(one, ast.Assign | ast.AnnAssign) and self.is_app(one.value):
+                targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+    def is_app(self, node: ast.AST | None) -> bool:
+        return isinstance(node, ast.Call) and _last_name(node.func) in self.kinds
+
+
+def _sources(folder: Path) -> _Sources:
+    paths = islice(_python_files(folder), MOST_FILES)
+    trees = {path: tree for path in paths if (tree := _parsed(path)).body}
+    kinds = {"Celery"}
+    for tree in trees.values():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not kinds.isdisjoint(map(_last_name, node.bases)):
+                kinds.add(node.name)
+    return _Sources(trees, kinds)
+
+
+def _last_name(node: ast.expr) -> str:
+    return ast.unparse(node).rpartition(".")[2]
 
 
 def _parsed(path: Path) -> ast.Module:
-    """Return a file's syntax tree: an empty one where it calls no ``Celery``, or is no Python.
+    """Return a file's syntax tree: an empty one where it names no ``Celery``, or is no Python.
 
     Its bytes are parsed, as Python itself does: a file may begin with a BOM or name its encoding.
     """
     with suppress(OSError, ValueError, SyntaxError, RecursionError, MemoryError), catch_warnings():
         simplefilter("ignore")  # not ours to complain of, nor are what is suppressed above
-        if path.stat().st_size <= MOST_BYTES and b"Celery(" in (source := path.read_bytes()):
+        if path.stat().st_size <= MOST_BYTES and b"Celery" in (source := path.read_bytes()):
             return ast.parse(source)
     return ast.Module([], [])
-
-
-def _is_celery(node: ast.AST | None) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Celery"
 
 
 PLAN_OPTIONS: Final = "--manifest-plan=first --manifest-plan-run"
@@ -209,7 +232,7 @@ def init(
         chosen, below_sources = found[0].name, found[0].below_sources
     made = _Scaffold(folder, chosen or OWN_APP)
     apart = _has_own_tests(folder, config, settings)
-    _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
+    _make_files(made, own=chosen is None or (chosen == OWN_APP and _is_ours(folder / "jobs.py")))
     if apart:
         _make_batch_ini(made)
     else:
@@ -259,9 +282,16 @@ def _make_files(made: _Scaffold, *, own: bool) -> None:
         )
     for package in ("workflows", "workflows/first"):
         made.make(f"{package}/__init__.py", "")
+    others = []
     for name in ("plan", "verify"):
-        template = f"{name}.py" if own else f"{name}_for_app.py"
-        made.make(f"workflows/first/{name}.py", _template(template))
+        file, template = f"workflows/first/{name}.py", f"{name}.py" if own else f"{name}_for_app.py"
+        if not made.make(file, _template(template)) and not own and _is_ours(made.folder / file):
+            others.append(file)
+    if others:
+        made.todo.append(
+            f"remove {' and '.join(others)}, made for {OWN_APP}, and call 'manifest init "
+            f"--app={made.app}' again, which makes them for {made.app}"
+        )
 
 
 def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, object]) -> bool:
@@ -307,8 +337,8 @@ def _pytest_version() -> tuple[int, ...]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether the app's module is the one that an earlier call has made."""
-    return path.is_file() and path.read_bytes() == _template("jobs.py").encode()
+    """Return whether a file is the one that an earlier call has made for an app of ours."""
+    return path.is_file() and path.read_bytes() == _template(path.name).encode()
 
 
 def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
@@ -322,10 +352,9 @@ def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
         made.settings = "pytest.ini"
         return
     value = f'"{made.app}"' if config.suffix == ".toml" else made.app
-    made.todo.append(
-        f"add 'manifest_app = {value}' to pytest's section of {config.name}; until then: "
-        f"--manifest-app={made.app}"
-    )
+    line, where = f"'manifest_app = {value}'", f"pytest's section of {config.name}"
+    do = f"change manifest_app in {where} to {line}" if configured else f"add {line} to {where}"
+    made.todo.append(f"{do}; until then: --manifest-app={made.app}")
     made.command.append(f"--manifest-app={made.app}")
 
 

@@ -26,8 +26,7 @@ pytest_plugins = ["pytest_manifest.plugin.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    config = pluginmanager.get_plugin("pytestconfig")
-    add_options(parser, [] if config is None else config.invocation_params.args)
+    add_options(parser, pluginmanager.get_plugin("pytestconfig"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Generic, Literal, TypeVar, overload
@@ -31,6 +32,32 @@ def with_place(message: str) -> str:
         return message
     page = "commands" if named[0].startswith("-") else "configuration"
     return f"{message} (reference/{page}.html#{named[0]})"
+
+
+def other_arguments(config: pytest.Config) -> Mapping[str, Sequence[str]]:
+    """Map each place that pytest takes options from besides its command line -> those options."""
+    found = {"PYTEST_ADDOPTS": shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))}
+    with suppress(ValueError, AttributeError):  # the plugin was loaded before the file was read
+        file = f" of {config.inipath.name}" if config.inipath else ""
+        found[f"addopts{file}"] = [str(one) for one in config.getini("addopts")]
+    return found
+
+
+@contextmanager
+def naming_sources(config: pytest.Config) -> Iterator[None]:
+    """Have a refusal say which of its options nobody has typed, and where they stand."""
+    try:
+        yield
+    except pytest.UsageError as error:
+        flags = {one.partition("=")[0] for one in config.invocation_params.args}
+        named = set(_NAMED.findall(str(error))) - flags
+        said = [
+            f"; {flag} is in {place}"
+            for place, arguments in other_arguments(config).items()
+            for flag in dict.fromkeys(one.partition("=")[0] for one in arguments)
+            if flag in named
+        ]
+        raise pytest.UsageError(f"{error}{''.join(said)}") from error
 
 
 @dataclass(frozen=True)

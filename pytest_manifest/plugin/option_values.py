@@ -6,7 +6,6 @@ what the user wrote and says what to write instead.
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 import shlex
@@ -21,6 +20,8 @@ from pytest_manifest.files import MODE_HINT, parsed_mode
 from pytest_manifest.plugin.option_kinds import Given, Option, Setting
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_manifest.manifest import Shard
     from pytest_manifest.manifest.partition import Balance, GroupRule
     from pytest_manifest.run.settings import Rate
@@ -274,13 +275,19 @@ def plan_options(given: Sequence[Given]) -> Mapping[str, str]:
     return found
 
 
-def settings_arguments(given: argparse.Namespace) -> tuple[str, ...]:
+def settings_arguments(config: pytest.Config) -> tuple[str, ...]:
     """Return the arguments by which a command line has its settings of pytest, without passwords.
 
-    A command that goes on with a run needs them all: ``-o manifest_dir=`` says where the run is.
-    How strict pytest is with a project is no part of that, and most projects' ``addopts`` say it.
+    A command that goes on with a run needs them all: ``-o manifest_dir=`` says where the run is,
+    and ``-p`` which plugins the app is imported beside. How strict pytest is with a project is no
+    part of that, and most projects' ``addopts`` say it.
     """
-    own = ("-c", str(given.inifilename)) if given.inifilename else ()
+    given = config.option
+    own = ["-c", str(given.inifilename)] if given.inifilename else []
+    words = iter(config.invocation_params.args)
+    for one in words:  # as pytest itself reads them; those of ``addopts`` are there again
+        if one.startswith("-p"):
+            own += ["-p", one[2:] or next(words, "")]
     pairs = (one.partition("=") for one in given.override_ini or ())
     shown = (
         ("-o", f"{name}{equals}{_without_password(value)}")
@@ -298,12 +305,13 @@ def _without_password(value: str) -> str:
     return redact_url(value)
 
 
-def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
+def stack_arguments(config: pytest.Config, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
     """Yield the options of a command line that name pytest's settings, the app and the stack.
 
     They are without passwords. A command that goes on with the run needs them, too.
     """
-    yield from (f" {shlex.quote(one)}" for one in settings_arguments(given))
+    given = config.option
+    yield from (f" {shlex.quote(one)}" for one in settings_arguments(config))
     for name in ("app", "broker", "backend"):
         if value := getattr(given, rows[name].dest):
             yield f" {rows[name].flag}={shlex.quote(_without_password(value))}"

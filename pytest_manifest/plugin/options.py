@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 
@@ -150,8 +150,8 @@ class Options:
         self.ledgers, self.stacks = self.folder / "runs", self.folder / "stacks"
         looks = (getattr(given, name, False) for name in values.LOOKING_ONLY.split())
         self.may_dispatch = not any(looks)
-        self.settings_arguments = values.settings_arguments(given)
-        self.stack_arguments = "".join(values.stack_arguments(given, ROWS))
+        self.settings_arguments = values.settings_arguments(config)
+        self.stack_arguments = "".join(values.stack_arguments(config, ROWS))
         self.report = self.reports.get(values.PAGE)
         self.markdown = self.reports.get(values.MARKDOWN)
         self.summary = self.reports.get(values.SUMMARY)
@@ -176,16 +176,21 @@ _SUBJECTS: Final = {
 """Under which heading of ``--help`` an option stands; all others: what to send, and where."""
 
 
-def add_options(parser: pytest.Parser, arguments: Sequence[str]) -> None:
+def add_options(parser: pytest.Parser, config: pytest.Config | None) -> None:
     """Declare every option of the plugin to pytest.
 
-    Raises pytest.UsageError where these arguments of pytest have a mode with a word that is none.
+    Raises pytest.UsageError where pytest is given a mode with a word that is none.
     """
+    given = []
+    if config is not None:
+        others = kinds.other_arguments(config).values()
+        given = [*config.invocation_params.args, *chain.from_iterable(others)]
     for name, row in ROWS.items():
         subject = next((one for one, names in _SUBJECTS.items() if name in names), "send")
         row.declare(parser, parser.getgroup(f"manifest, {subject}", f"{_ABOUT}: {subject}"))
-        if isinstance(row, Mode):
-            row.refuse_others(arguments)
+        if isinstance(row, Mode) and config is not None:
+            with kinds.naming_sources(config):
+                row.refuse_others(given)
 
 
 def any_given(options: argparse.Namespace) -> bool:

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_manifest.errors import DispatchError, SigningError
 from pytest_manifest.files import folder_of
-from pytest_manifest.plugin.option_kinds import with_place
+from pytest_manifest.plugin.option_kinds import naming_sources, with_place
 from pytest_manifest.plugin.options import ROWS, Options
 from pytest_manifest.text import listed, plural, short, short_path
 from pytest_manifest.urls import is_in_process
@@ -74,6 +74,11 @@ def read_options(config: pytest.Config) -> Options:
 
     Raises pytest.UsageError where an option is not valid, or not beside another.
     """
+    with naming_sources(config):
+        return _read_options(config)
+
+
+def _read_options(config: pytest.Config) -> Options:
     options = Options(config)
     for path in options.files:
         refuse_name(path)
@@ -123,16 +128,28 @@ def _conflicts(o: Options) -> Iterator[str]:
             "a private stack keeps its results itself; leave out --manifest-backend "
             "(manifest_backend), or --manifest-broker=private"
         )
+    if o.backend and o.broker_named and is_in_process(o.broker or ""):
+        yield (
+            "a stack in memory keeps its results itself; leave out --manifest-backend "
+            "(manifest_backend), or name a broker that other processes reach"
+        )
     if o.receipts is not None and not o.receipts.is_file():
-        yield f"--manifest-receipts={o.receipts}: there is no such file"
+        missing = "there is no such file"
+        yield f"--manifest-receipts={o.receipts}: {_no_file(o.receipts, 'file') or missing}"
     for path in () if o.plan else o.files:
-        if path.is_dir():
-            yield f"--manifest={path}: it is a folder; name a manifest in it"
         if not path.is_file():
-            yield (
-                f"--manifest={path}: there is no such manifest; correct its name, or plan one with "
+            missing = (
+                "there is no such manifest; correct its name, or plan one with "
                 "--manifest-plan=WORKFLOW:MODE"
             )
+            yield f"--manifest={path}: {_no_file(path, 'manifest') or missing}"
+
+
+def _no_file(path: Path, what: str) -> str:
+    """Say what is there in place of a file; "" where nothing is."""
+    if path.is_dir():
+        return f"it is a folder; name a {what} in it"
+    return f"it is no regular file; name a {what}" if path.exists() else ""
 
 
 def refuse_name(path: Path) -> None:

@@ -310,7 +310,7 @@ def find_stack(runs: SessionRuns) -> tuple[StackAddress, int | None]:
         start_stack_early(runs)
         assert runs.stack is not None
         address = runs.stack.wait_broker(START)
-        runs.stack.wait_workers(START)
+        _wait_workers(runs.stack, options)
         return address, 1
     address = external_address(options, choice)
     if is_rpc(address.backend_url) and (options.audit or options.dispatch_only or options.resume):
@@ -321,6 +321,22 @@ def find_stack(runs: SessionRuns) -> tuple[StackAddress, int | None]:
     reach(address, choice)
     _refuse_another_broker(runs.manifests, address)
     return address, None
+
+
+def _wait_workers(stack: EmbeddedStack, options: Options) -> None:
+    """Return once the worker takes jobs; raise StackError with what its app raises here, too.
+
+    Celery says of an AttributeError, whatever raised it, that the module was not found.
+    """
+    from pytest_manifest.broker.client import load_app
+    from pytest_manifest.stack.private import USAGE_ERROR
+
+    try:
+        stack.wait_workers(START)
+    except StackError:
+        if stack.exits and stack.exits[-1].returncode == USAGE_ERROR:
+            load_app(project_app(options))
+        raise
 
 
 def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> None:

@@ -12,9 +12,9 @@ from pytest_manifest.schema.statuses import Outcome, VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
 Sign: TypeAlias = tuple[
-    tuple[VerdictStatus, str | None, str | None, str | None], tuple[str, str] | None
+    tuple[VerdictStatus, str | None, str | None, str | None, str | None], tuple[str, str] | None
 ]
-"""Verdict, error, place and path of failures, and what was expected and found."""
+"""Verdict, error, place, path and code of failures, and what was expected and found."""
 
 
 class SummaryThrottle(fields.Document):
@@ -156,6 +156,8 @@ class SummaryCause(fields.Document):
     """The last frame of its traceback; where a descendant made them fail, that one's task."""
     path: fields.Text | None
     """Where the result differs from what was expected."""
+    code: fields.Text | None = None
+    """The code of the verdict's reason, where there is neither an error nor a difference."""
     expected: fields.Text | None
     """What was expected there of the first of them, shortened."""
     actual: fields.Text | None
@@ -175,7 +177,7 @@ class SummaryCause(fields.Document):
         pair = None
         if self.expected is not None and self.actual is not None:
             pair = self.expected, self.actual
-        return (self.kind, self.error, self.place, self.path), pair
+        return (self.kind, self.error, self.place, self.path, self.code), pair
 
 
 class SummaryOrigin(fields.Document):

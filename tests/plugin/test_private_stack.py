@@ -174,6 +174,18 @@ def test_everything_by_which_an_app_names_its_broker(
     assert not list(project.path.glob("production-state*"))
 
 
+def test_an_app_that_cannot_be_imported_is_said_as_of_any_stack(project: Project) -> None:
+    """Celery in the worker takes what it raises for a name that is not there."""
+    project.write("jobs.py", "settings = None\napp = settings.rstrip()\n")
+    project.doubles(count=1)
+
+    result = project.run("--manifest=m.jsonl", PRIVATE)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "AttributeError: 'NoneType' object has no attribute 'rstrip' at jobs.py:2; mend that"
+    result.stderr.fnmatch_lines([f"ERROR: the Celery app 'jobs:app' cannot be imported: {said}"])
+
+
 def test_an_app_whose_broker_is_hard_to_talk_to(project: Project, broker: str) -> None:
     """Key prefix, TLS, user, Sentinel, another pool, no remote control: none of it matters."""
     production = urlsplit(broker)._replace(scheme="rediss").geturl()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_manifest.analysis.causes import CauseNumbers
 from pytest_manifest.analysis.statistics import (
     Statistics,
     distribution,
@@ -16,7 +17,9 @@ from pytest_manifest.analysis.statistics import (
     statistics,
 )
 from pytest_manifest.ledger import RunSegment
-from pytest_manifest.schema import Mismatch, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, VerdictStatus
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import verdict_without_receipt
 from tests.unit.analysis_support import INFO, after, attempt, error, record, timed
 
 
@@ -109,6 +112,24 @@ def test_without_an_error_one_cause_is_one_verdict_at_one_path() -> None:
         ("timed_out: ended as failed", 1),
     ]
     assert made.causes[2].message == "d is lost."
+
+
+def test_verdicts_for_different_reasons_are_different_causes() -> None:
+    """Each with its own advice; what is known of one more closely does not make another."""
+    unread, unheard = problems.Unreadable(why="no JSON"), problems.StartUnreported()
+    reasons = {"a": unread, "b": unheard, "c": unheard.having(store="redis://x"), "d": unread}
+    found = [
+        verdict_without_receipt(Entry(id=name, task="t"), 1, "unknown", why)
+        for name, why in reasons.items()
+    ]
+    made = figures(*(replace(record(one.entry), verdict=one, outcome="error") for one in found))
+    assert [(c.title, c.code, c.count, c.examples) for c in made.causes] == [
+        ("unknown", "unreadable", 2, ["a", "d"]),
+        ("unknown", "start_unreported", 2, ["b", "c"]),
+    ]
+    numbers = CauseNumbers()
+    assert [numbers.number(one, None) for one in found] == [0, 1, 1, 0]
+    assert numbers.positions(made.causes) == [0, 1]
 
 
 def differs(name: str, actual: str, expected: str = "'done'", **more: object) -> object:

@@ -106,6 +106,27 @@ def test_a_project_with_tests_gets_an_ini_of_the_batchs_own(
     )
 
 
+def test_another_app_gets_what_its_own_tasks_need(tmp_path: Path) -> None:
+    """What was made for an app of ours is no plan for it, and the line that names it is changed."""
+    write(tmp_path, {"conftest.py": "# mine\n"})
+    assert init(tmp_path)["app"] == "jobs:app"
+    todo = init(tmp_path, "--app=shop:app")["todo"]
+    assert isinstance(todo, list)
+    other, changed = todo
+    assert other == (
+        "remove workflows/first/plan.py and workflows/first/verify.py, made for jobs:app, and call "
+        "'manifest init --app=shop:app' again, which makes them for shop:app"
+    )
+    assert changed == (
+        "change manifest_app in pytest's section of batch.ini to 'manifest_app = shop:app'; until "
+        "then: --manifest-app=shop:app"
+    )
+    for name in ("plan", "verify"):
+        (tmp_path / f"workflows/first/{name}.py").unlink()
+    assert init(tmp_path, "--app=shop:app")["todo"] == [changed]
+    assert "celery.accumulate" in (tmp_path / "workflows/first/plan.py").read_text("utf-8")
+
+
 def test_batches_import_from_where_the_tests_do(tmp_path: Path) -> None:
     """The folders of pytest's own ``pythonpath`` are among those of the batch's own ini."""
     settings = "[tool.pytest.ini_options]\npythonpath = ['backend', 'more libs', 'src']\n"
@@ -170,6 +191,8 @@ def test_an_app_without_a_name_has_to_be_named(file: str, text: str, tmp_path: P
         ({"flat.py": "import celery\nx: celery.Celery = celery.Celery()"}, "flat:x"),
         ({"src/p/celery.py": "app = Celery()", "src/p/__init__.py": ""}, "p.celery:app"),
         ({"proj/__init__.py": "app = Celery()"}, "proj:app"),
+        ({"a.py": "class Own(celery.Celery): ...\nclass App(Own): ...\nx = App()"}, "a:x"),
+        ({"base.py": "class Own(Celery): ...", "z.py": "app = Own()  # our Celery"}, "z:app"),
         ({"proj/celery.py": "def make():\n    app = Celery()\n"}, None),
         ({"proj/celery.py": "app = Celery("}, None),
         ({"venv/celery.py": "app = Celery()", "venv/pyvenv.cfg": ""}, None),

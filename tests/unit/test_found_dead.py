@@ -66,7 +66,7 @@ def test_reports_show_no_time_that_nobody_has_seen() -> None:
 @pytest.mark.parametrize(
     ("deaths", "busy", "says"),
     [
-        (3, 1.0, "3 jobs had killed their process, and a worker stands still"),
+        (3, 1.0, "the processes of 3 jobs had died, and a worker stands still"),
         (0, 1.0, "look in their logs for what they stood still for"),
         (0, 0.01, "handing a job over takes longer than running it"),
     ],

@@ -36,6 +36,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, pytester: pytest.Pyteste
     (pytester.path / "folder").mkdir()
 
 
+CALL = " -p no:cacheprovider"
+
+
 def read(pytester: pytest.Pytester, *arguments: str, ini: str = "") -> Options:
     """The options of such a call in a folder with m.jsonl, n.jsonl, r.jsonl and a folder."""
     (pytester.path / "pytest.ini").write_text(f"[pytest]\n{ini}\n", "utf-8")
@@ -126,6 +129,12 @@ CONFLICTS = [
     ([M, "--manifest-dispatch-only", "--manifest-max-failed=0"], "before the jobs do; leave out"),
     ([M, "--manifest-dispatch-only", "--manifest-budget=5"], "leave out --manifest-budget"),
     (["--manifest=folder"], "folder: it is a folder; name a manifest in it"),
+    (["--manifest=/dev/null"], "/dev/null: it is no regular file; name a manifest"),
+    ([M, "--manifest-audit", "--manifest-receipts=."], "it is a folder; name a file in it"),
+    (
+        [M, "--manifest-broker=memory://", "--manifest-backend=foo"],
+        "a stack in memory keeps its results itself; leave out --manifest-backend",
+    ),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
     ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
@@ -572,18 +581,72 @@ def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytes
     """As the command line did, without a password; what the file says need not be said again."""
     given = ("--manifest-app=b:app", "--manifest-broker=redis://:secret@h/1", "--manifest-resume")
     assert read(pytester, M, *given, ini=INI).stack_arguments == (
-        " --manifest-app=b:app --manifest-broker='redis://:***@h/1'"
+        f"{CALL} --manifest-app=b:app --manifest-broker='redis://:***@h/1'"
     )
     settings = ("-o", "manifest_dir=its own", "-o", "manifest_broker=redis://:secret@h/2")
     assert read(pytester, M, *settings).stack_arguments == (
-        " -o 'manifest_dir=its own' -o 'manifest_broker=redis://:***@h/2'"
+        f"{CALL} -o 'manifest_dir=its own' -o 'manifest_broker=redis://:***@h/2'"
     )
     strict = "--strict-markers", "--strict-config"
     assert read(pytester, M, *strict, *settings[:2]).stack_arguments == (
-        " -o 'manifest_dir=its own'"
+        f"{CALL} -o 'manifest_dir=its own'"
     )
-    assert read(pytester, M, "--manifest-stack").stack_arguments == " --manifest-stack"
-    assert read(pytester, M, ini=INI).stack_arguments == ""
+    assert read(pytester, M, "--manifest-stack").stack_arguments == f"{CALL} --manifest-stack"
+    assert read(pytester, M, ini=INI).stack_arguments == CALL
+
+
+@pytest.mark.parametrize("how", [("-p", "no:nose"), ("-pno:nose",)])
+def test_a_command_that_goes_on_names_plugins_again(
+    how: tuple[str, ...], pytester: pytest.Pytester
+) -> None:
+    """Where the command line did: without it the app may not even be imported."""
+    assert read(pytester, M, *how, ini="addopts = -p no:doctest").stack_arguments == (
+        f"{CALL} -p no:nose"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ini", "variable", "given", "said"),
+    [
+        ("--manifest-rerun", "", ["--manifest-resume"], "; --manifest-rerun is in addopts of %"),
+        ("", "--manifest-rerun", ["--manifest-resume"], "; --manifest-rerun is in PYTEST_ADDOPTS"),
+        ("--manifest-canary=few", "", [], "; --manifest-canary is in addopts of %"),
+        ("--manifest-resume", "", ["--manifest-resume", "--manifest-rerun"], "--manifest-resume)"),
+        ("", "", ["--manifest-resume", "--manifest-rerun"], "--manifest-resume)"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_where_an_option_stands_that_nobody_typed(
+    ini: str,
+    variable: str,
+    given: list[str],
+    said: str,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else its reader looks for it in vain."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", variable)
+    with pytest.raises(pytest.UsageError) as caught:
+        read(pytester, M, *given, ini=f"addopts = {ini}")
+    assert str(caught.value).endswith(said.replace("%", "pytest.ini"))
+
+
+@pytest.mark.parametrize(
+    ("ini", "variable", "place"),
+    [
+        ("addopts = --manifest-audit=now", "", "addopts of pytest.ini"),
+        ("", "--manifest-audit=now", "PYTEST_ADDOPTS"),
+    ],
+)
+def test_a_mode_of_the_settings_has_its_words_too(
+    ini: str, variable: str, place: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that is none is named with those that are, and with its place."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", variable)
+    (pytester.path / "pytest.ini").write_text(f"[pytest]\n{ini}\n", "utf-8")
+    result = pytester.runpytest_subprocess(M)
+    result.stderr.fnmatch_lines(
+        [f"*--manifest-audit=now: write --manifest-audit alone, or *is in {place}*"]
+    )
 
 
 def test_the_environment_names_a_stack_where_nothing_else_does(

@@ -90,6 +90,62 @@ def test_an_entry_with_two_limited_keys_waits_for_both() -> None:
     assert sending.send() == ["e2"]
 
 
+def test_all_that_wait_for_one_key_go_where_it_has_room() -> None:
+    """However many lanes they wait in: none waits for another look."""
+    lanes = [{"tenant": "a", "host": host} for host in "xyzxyz"]
+    sending = limited(keyed(lanes), tenant=3, host=9)
+    assert sending.send() == ["e0", "e1", "e2"]
+    assert sending.send() == []
+    for entry in ("e0", "e1", "e2"):
+        sending.end(entry)
+    assert sending.send() == ["e3", "e4", "e5"]
+
+
+def test_what_has_ended_is_looked_up_once_and_only_where_it_makes_room() -> None:
+    """Each look asks for all that are in flight of that value."""
+    asked: list[str] = []
+
+    def is_awaited(task_id: str) -> bool:
+        asked.append(task_id)
+        return True
+
+    first, second = of_tenants("aa")
+    limits, pair = KeyLimits({"tenant": 2}), ("tenant", "a")
+    limits.cancel(first.task_id, first.entry)  # which was never counted
+    limits.reserve(first.task_id, first.entry)
+    limits.forget_ended(is_awaited)
+    assert limits.has_room(pair)
+    assert asked == []
+    limits.reserve(second.task_id, second.entry)
+    assert not limits.has_room(pair)
+    assert not limits.has_room(pair)
+    assert asked == [first.task_id], "the other is new"
+
+
+def test_very_many_values_are_looked_through_where_they_have_doubled() -> None:
+    """Else each that ever came would be kept, or all be looked at again and again."""
+    limits, kept = KeyLimits({"tenant": 1}), {str(n) for n in range(10)}
+    values = iter(range(9 * SPARE))
+
+    def fill(number: int) -> None:
+        for _ in range(number - len(limits)):
+            one = Entry(id="e", task="t", key={"tenant": str(next(values))})
+            limits.reserve(one.key["tenant"], one)
+
+    fill(SPARE)
+    limits.forget_ended(kept.__contains__)
+    assert len(limits) == SPARE
+    fill(SPARE + 1)
+    limits.forget_ended(kept.__contains__)
+    assert len(limits) == 10
+    fill(SPARE + 20)
+    limits.forget_ended(kept.__contains__)
+    assert len(limits) == SPARE + 20
+    fill(SPARE + 21)
+    limits.forget_ended(kept.__contains__)
+    assert len(limits) == 10
+
+
 def test_a_key_that_nobody_limits_counts_nothing() -> None:
     """Its entries go in the file's order."""
     sending = limited(keyed([{"host": "h"}] * 3), tenant=1)

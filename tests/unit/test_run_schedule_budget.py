@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.errors import DispatchError
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.send_queue import Budget, KeyLimits
+from pytest_manifest.run.send_queue import Budget, KeyLimits, refuse_beyond, without_estimate
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry
 from tests.reasons import noted, phrase
@@ -171,3 +174,61 @@ def test_what_comes_back_after_the_end_does_not_change_its_reason() -> None:
     schedule.put_back([second])
     assert schedule.over_budget() == []
     assert schedule.closed == noted("it was stopped")
+
+
+def test_an_attempt_is_reserved_and_charged_once() -> None:
+    """Whatever is said of it again takes the place of what was said before."""
+    (entry,) = (one.entry for one in priced(0.5))
+    budget = Budget(1)
+    for _ in range(2):
+        budget.reserve("a", entry)
+    assert budget.allows(entry)
+    for cost in ("0.4", "0.3", "0.2"):
+        budget.charge("a", Decimal(cost))
+    budget.charge("b", Decimal("0.25"))
+    assert budget.spent == Decimal("0.45")
+    assert not budget.has_reservations
+
+
+def test_a_budget_that_is_spent_has_no_next_entry() -> None:
+    """Nor has one without an entry to come."""
+    (entry,) = (one.entry for one in priced(0.5))
+    budget = Budget(1, {"a": Decimal("0.75")})
+    assert budget.why_closed(entry).estimate == "an estimate of 0.5"
+    assert budget.why_closed(None).estimate == ""
+    budget.charge("a", Decimal(1))
+    assert budget.why_closed(entry).estimate == ""
+
+
+def test_entries_that_cost_too_much_together_are_refused() -> None:
+    """Before anything is sent; what just fits is not, nor is nothing at all."""
+    entries = [one.entry for one in priced(0.5, 0.25, None)]
+    refuse_beyond(None, entries, "m.jsonl")
+    refuse_beyond(0.75, entries, "m.jsonl")
+    refuse_beyond(0.5, [], "m.jsonl", Decimal(1))
+    end = (
+        "send fewer (-k, or a plan with a smaller limit), or allow more with a larger "
+        "--manifest-budget"
+    )
+    with pytest.raises(DispatchError) as caught:
+        refuse_beyond(0.5, entries, "m.jsonl")
+    assert str(caught.value) == (
+        "m.jsonl: nothing was sent: 3 entries are estimated to cost 0.75, and --manifest-budget is "
+        f"0.5; {end}"
+    )
+    with pytest.raises(DispatchError) as caught:
+        refuse_beyond(1, entries[:1], "m.jsonl", Decimal("0.75"))
+    assert str(caught.value) == (
+        "m.jsonl: nothing was sent: the run has cost 0.75 already, 1 entry is estimated to cost "
+        f"0.5 more, and --manifest-budget is 1; {end}"
+    )
+
+
+def test_entries_without_an_estimate_are_counted() -> None:
+    """Where each has one, nothing is said."""
+    entries = [one.entry for one in priced(0.5, None, None)]
+    assert without_estimate(entries) == (
+        "2 of 3 entries have no estimated cost: for the budget they count only when their receipts "
+        "report a cost"
+    )
+    assert without_estimate(entries[:1]) is None

@@ -6,6 +6,7 @@ import tracemalloc
 from array import array
 from collections import deque
 from pathlib import Path
+from typing import Any, SupportsIndex
 
 import pytest
 from hypothesis import example, given
@@ -101,6 +102,56 @@ def test_the_next_one_is_looked_at_and_stays(manifest: Manifest) -> None:
         assert queue.next_sendable() == expected
         assert queue.popleft() == expected
     assert queue.next_sendable() is None
+
+
+def numbered(*names: str, key: str = "") -> list[Attempt]:
+    """Attempts of these entries, all of one tenant where a key is given."""
+    keys = {"tenant": key} if key else {}
+    return [attempt_of(RUN, Entry(id=name, task="t", key=keys), 1) for name in names]
+
+
+@pytest.mark.parametrize("key", ["", "a"])
+def test_what_is_put_before_and_behind_keeps_its_place(key: str) -> None:
+    """Also what is put back twice; what was taken is none that can be removed."""
+    known = numbered("e-0", "e-1", key=key)
+    left, lefter, right, righter = numbered("l", "ll", "r", "rr", key=key)
+    queue = SendQueue(known, range(2), KeyLimits({"tenant": 9}) if key else None)
+    queue.append(right)
+    queue.append(righter)
+    queue.appendleft(left)
+    queue.appendleft(lefter)
+    assert list(queue) == [lefter, left, *known, right, righter]
+    assert [queue.popleft(), queue.popleft()] == [lefter, left]
+    assert queue.remove({left.task_id, right.task_id}) == [right]
+    assert list(queue) == [*known, righter]
+
+
+class Counted(list[Attempt]):
+    """Attempts that note what is read of them, and in which way."""
+
+    asked: list[object]
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Any:
+        """Return it, or them."""
+        self.asked.append(index)
+        return super().__getitem__(index)
+
+
+def test_of_lanes_that_jump_each_entry_is_read_alone_and_once() -> None:
+    """Attempts on disk read ahead where one is asked for by its number: where all go in a row."""
+    known = Counted(numbered("e-0", "e-1", key="a"))
+    known.asked = []
+    for limits, ways in (
+        (None, [0, 0, 1, 1]),
+        (KeyLimits({"tenant": 9}), [slice(0, 1), slice(1, 2)]),
+    ):
+        queue = SendQueue(known, range(2), limits)
+        known.asked.clear()
+        for _ in range(2):
+            assert queue.next_sendable() == queue.popleft()
+        assert known.asked == ways
+    with pytest.raises(IndexError, match=r"^no key has room$"):
+        queue.popleft()
 
 
 STEP = st.one_of(
