@@ -185,9 +185,13 @@ def add_options(parser: pytest.Parser, config: pytest.Config | None) -> None:
     if config is not None:
         others = kinds.other_arguments(config).values()
         given = [*config.invocation_params.args, *chain.from_iterable(others)]
+    groups = {
+        subject: parser.getgroup(f"manifest, {subject}", f"{_ABOUT}: {subject}")
+        for subject in ("send", *_SUBJECTS)
+    }
     for name, row in ROWS.items():
         subject = next((one for one, names in _SUBJECTS.items() if name in names), "send")
-        row.declare(parser, parser.getgroup(f"manifest, {subject}", f"{_ABOUT}: {subject}"))
+        row.declare(parser, groups[subject])
         if isinstance(row, Mode) and config is not None:
             with kinds.naming_sources(config):
                 row.refuse_others(given)

@@ -63,7 +63,7 @@ JUDGES = (
     ),
     Judge("run/casebook.py", "S4, S5", _unit("run_kept", "run_engine", "run_trees")),
     Judge("run/invariants.py", "all", _unit("invariant_rules")),
-    Judge("ledger/invariants.py", "all", _unit("invariant_queries")),
+    Judge("ledger/invariants.py", "all", _unit("invariant_queries", "invariant_rules")),
     Judge(
         "verdict/judging.py",
         "S4, S5",

@@ -14,14 +14,18 @@ import pytest
 from pytest_manifest.ledger import Ledger, invariants
 from pytest_manifest.ledger import rows as ledger_rows
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Kind
 from tests.broken_records import MUTATIONS
 from tests.reports import add_receipts
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
-from tests.unit.record_changes import BROKEN, LAWFUL, OF, START
+from tests.unit.record_changes import ANNOUNCE, BROKEN, LAWFUL, OF, OWN_LIMIT, START
 from tests.unit.record_support import KeptRecord, write_record
 
 Rows: TypeAlias = list[list[object]]
 PLAIN, OTHER, TWICE = (OF.format(name, 1) for name in ("plain", "other", "twice"))
+FIRST, CHORD = OF.format("again", 1), OF.format("chord", 1)
+NUMBER = "(SELECT n FROM jobs WHERE id = {})"
+SECOND = "execution || '-2'"
 CORRECTION = (
     "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
     "VALUES ('plain', 1, 'failed', 'passed', '2999-01-01', '{}');"
@@ -61,6 +65,54 @@ MORE: Mapping[str, str] = {
         f"UPDATE receipts SET execution = NULL WHERE task_id = {PLAIN};"
         + ENDED.format("execution", "failed")
     ),
+    "a report of a job that is in no table": (
+        f"INSERT INTO facts (run, job, kind, at, source) VALUES (1, 999, {Kind.ENDED:d}, 0, 2)"
+    ),
+    "a verdict on no job, of which little is known": (
+        "UPDATE verdicts SET job = 999, verdict = json_remove(verdict, '$.attempt', '$.entry') "
+        f"WHERE job = {NUMBER.format(PLAIN)}"
+    ),
+    "an earlier attempt's end is reported in two ways": (
+        ENDED.format("execution", "succeeded").replace(PLAIN, FIRST)
+    ),
+    "the ends of two executions are reported in two ways": (
+        f"{ENDED.format('execution', 'failed')} {ENDED.format(SECOND, 'succeeded')}"
+        f"{ENDED.format(SECOND, 'failed')}"
+    ).replace(PLAIN, TWICE),
+    "passed by another's receipt as it stands": (
+        f'UPDATE verdicts SET added = NULL, "end" = (SELECT "end" FROM verdicts '
+        f"WHERE job = {NUMBER.format(OTHER)}) WHERE job = {NUMBER.format(PLAIN)}"
+    ),
+    "corrected on a job of another entry": (
+        CORRECTION.format("2999-01-02")
+        + f"UPDATE verdicts SET job = {NUMBER.format(OTHER)} WHERE corrects IS NOT NULL"
+    ),
+    "judged by its first attempt, of which more was said on its own": (
+        f"DELETE FROM verdicts WHERE entry = {NUMBER.format(FIRST)} "
+        f"AND (job <> {NUMBER.format(FIRST)} OR status IS NULL);"
+        "INSERT INTO verdicts (seq, entry, job, alone, status, at, verdict) "
+        "SELECT seq + 9000, entry, job, 1, status, at, verdict FROM verdicts "
+        f"WHERE job = {NUMBER.format(FIRST)}"
+    ),
+    "an earlier attempt announced what never came": (
+        f"{ANNOUNCE}SELECT {FIRST}, 'k', 'x', 'chord_body', task, 1, '[]', 0 FROM announced"
+    ),
+    "of two bodies one is only named": (
+        "UPDATE announced SET number = 2; INSERT INTO jobs (id, entry, root, fulfils) "
+        f"SELECT 'named', entry, n, 'body' FROM jobs WHERE id = {CHORD}"
+    ),
+    "the first job of all announced what came": (
+        f"{ANNOUNCE}SELECT {PLAIN}, 'k', 'x', 'chord_body', task, 1, '[]', 0 FROM announced;"
+        "INSERT INTO descendants (task_id, root, parent, task, how, kind, fulfils) "
+        f"SELECT 'p1', {PLAIN}, {PLAIN}, task, how, 'passed', 'k' FROM descendants "
+        "WHERE task_id = 't1'"
+    ),
+    "sent again without a reason, in another order": (
+        "UPDATE attempts SET reason = NULL, ordinal = -ordinal"
+    ),
+    "reused from nowhere, in another order": (
+        "UPDATE attempts SET state = 'reused', ordinal = -ordinal"
+    ),
     "a verdict on no attempt of another entry": (
         "UPDATE settled SET entry = 'more', attempt = NULL WHERE entry = 'plain'"
     ),
@@ -82,7 +134,7 @@ FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
 
 IN_ORDER = {
     *("run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"),
-    "attempts",
+    *("attempts", "repeated_without_reason", "reused_from_nowhere"),
 }
 """Queries that promise an order."""
 
@@ -127,6 +179,15 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> KeptRecord:
 def test_each_query_finds_what_does_not_fit_and_nothing_else(query: str, sound: KeptRecord) -> None:
     """In more than a hundred records, each changed in one place."""
     assert found_by(query, sound) == FOUND[query]
+
+
+def test_a_task_has_the_longest_limit_that_it_was_known_to_have(sound: KeptRecord) -> None:
+    """None where it has none; what else has a limit is no task."""
+    told = [OWN_LIMIT.format(limit) for limit in ("3.5", "8.0", "5.0", "null")]
+    told.append(OWN_LIMIT.format("null").replace("jobs.double", "jobs.nap"))
+    told.append(OWN_LIMIT.format("99.0").replace(f"{Kind.TASK:d},", f"{Kind.TIME_OVER:d},"))
+    with sound.changed("".join(told)) as ledger:
+        assert list(ledger.invariants.rows(invariants.LONGEST_LIMITS)) == [("jobs.double", 8.0)]
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -58,6 +58,18 @@ def test_every_option_of_ours_makes_a_session_ours(pytester: pytest.Pytester) ->
             assert any_given(Namespace(**with_us | {name: value})), name
 
 
+def test_help_has_the_options_by_subject(pytester: pytest.Pytester) -> None:
+    """In the order in which a batch is made, judged, limited and reported."""
+    text = pytester.runpytest_subprocess("--help").stdout.str()
+    heading = r"^batches of Celery jobs .*\(pytest-celery-manifest\): (.*):$"
+    _, *parts = re.split(heading, text, flags=re.MULTILINE)
+    assert parts[::2] == ["send", "resume and judge", "limits", "reports", "security"]
+    listed = [re.findall(r"^  (--manifest[a-z-]*)", part, re.MULTILINE) for part in parts[1::2]]
+    found = [flag for flags in listed for flag in flags]
+    assert sorted(found) == sorted({one.flag for one in ROWS.values() if one.is_typed})
+    assert listed[2][0] == "--manifest-window"
+
+
 M = "--manifest=m.jsonl"
 RECEIPTS = "--manifest-receipts=r.jsonl"
 
