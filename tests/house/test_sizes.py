@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 237,
-    "lines of code of the package": 40_457,
+    "lines of code of the package": 40_556,
     "options": 33,
     "options and settings": 52,
-    "words of the documents": 57_397,
-    "lines of the tests": 116_427,
+    "words of the documents": 57_424,
+    "lines of the tests": 116_787,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
