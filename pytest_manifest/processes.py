@@ -7,6 +7,7 @@ Names of environment variables by which a stack's supervisor speaks to its worke
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
 import random
@@ -29,6 +30,8 @@ LOG_FORMAT: Final = "MANIFEST_LOG_FORMAT"
 LOG_LEVEL: Final = "MANIFEST_LOG_LEVEL"
 LOG_JOBS: Final = "MANIFEST_LOG_JOBS"
 SPOOL: Final = "MANIFEST_SPOOL"
+STACKS: Final = "MANIFEST_STACKS"
+"""Set by a user for workers whose processes show their Python stacks on demand."""
 PATH: Final = "MANIFEST_SYS_PATH"
 """The folders from which modules are imported where the app was found, as a JSON array."""
 
@@ -181,6 +184,58 @@ def _has_members(group: int) -> bool:
     return not seen or any(state not in "ZX" for state in seen)
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped by a signal, as by Ctrl-Z, as far as that is shown."""
+    return _status(pid)[:1] == ["T"]
+
+
+_STACKS_NAME: Final = "manifest-stacks-{}"
+
+
+def show_stacks() -> None:
+    """Have this process write the stacks of its threads on SIGUSR2, to memory that it shows.
+
+    Without a word of Python, so that also one shows them which hangs in C. Nothing where the
+    system has no such memory (Linux has).
+    """
+    if hasattr(os, "memfd_create"):
+        memory = os.memfd_create(_STACKS_NAME.format(os.getpid()))
+        faulthandler.register(signal.SIGUSR2, memory, all_threads=True)
+
+
+def stacks_of(pid: int, seconds: float = 2.0) -> str | None:
+    """Return the stacks of a process that has called :func:`show_stacks`, as faulthandler words
+    them; None of any other, which gets no signal, and where they do not come within ``seconds``."""
+    memory = f"/memfd:{_STACKS_NAME.format(pid)} "
+    folder = f"/proc/{pid}/fd"
+    with suppress(OSError):  # it has ended, or is another user's
+        for name in os.listdir(folder):  # noqa: PTH208 - links that lead to no path
+            path = f"{folder}/{name}"
+            if os.readlink(path).startswith(memory) and _handles(pid, signal.SIGUSR2):  # noqa: PTH115
+                return _written_on_signal(path, pid, seconds)
+    return None
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    """Return whether a process has a handler of this signal, which would end it else."""
+    shown = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return shown is not None and bool(int(shown[1], 16) >> (number - 1) & 1)
+
+
+def _written_on_signal(path: str, pid: int, seconds: float) -> str | None:
+    with open(path, "rb") as memory:  # noqa: PTH123 - a link that leads to no path
+        before, deadline = memory.seek(0, os.SEEK_END), time.monotonic() + seconds
+        os.kill(pid, signal.SIGUSR2)
+        seen = b""
+        while time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            memory.seek(before)
+            if (now := memory.read()) and now == seen:
+                return now.decode("utf-8", "replace")
+            seen = now
+    return None
+
+
 def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:
     """Signal a process group; return False when it is empty."""
     try:
@@ -253,6 +308,17 @@ def is_held(path: Path) -> bool:
         return not _try(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the pid of a process that holds the lock of this file, None where none is shown."""
+    with suppress(OSError, ValueError):
+        at = path.stat()
+        place = f"{os.major(at.st_dev):02x}:{os.minor(at.st_dev):02x}:{at.st_ino}"
+        for row in map(str.split, Path("/proc/locks").read_text("ascii").splitlines()):
+            if row[1:2] == ["FLOCK"] and row[5:6] == [place] and int(row[4]) > 0:
+                return int(row[4])
+    return None
 
 
 def _try(descriptor: int, kind: int) -> bool:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
@@ -28,6 +29,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-entry": (Entry, "Manifest entry: one background job"),
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
+    "run-diagnosis": (Diagnosis, "Diagnosis of a run: why it does not move"),
     "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
     "run-status": (RunStatus, "Run status: a run at one moment"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -59,8 +59,11 @@ class Control:
         *,
         timeout: float,
         enough: Callable[[Answers, float], bool],
+        to: Sequence[str] | None = None,
     ) -> Answers:
         """Put questions to every worker and collect the replies, for ``timeout`` s at most.
+
+        ``to``: the workers that are asked, and no others.
 
         ``enough`` is called with the answers so far and the seconds since the last one came; the
         first true answer ends the waiting. The seconds are infinite once every worker that the
@@ -73,7 +76,7 @@ class Control:
             mailbox, channel, replies = asking
             tickets = {str(uuid4()): method for method in questions}
             for ticket, method in tickets.items():
-                publish_command(mailbox, channel, method, questions[method], ticket)
+                publish_command(mailbox, channel, method, questions[method], ticket, to=to)
             enough = _until_all_answered(_nodes(mailbox, channel), enough)
             return _collect(replies, tickets, timeout, enough, mailbox.accept)
 

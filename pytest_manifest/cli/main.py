@@ -17,6 +17,7 @@ from pytest_manifest.cli import (
     USER_ERROR,
     check,
     ctl,
+    doctor,
     export,
     init,
     lint,
@@ -105,8 +106,8 @@ def _common(
 
 
 for _command in (
-    *(init.init, new.new, lint.lint, show.show, prune.prune, check.check, export.export),
-    *(merge.merge, signing.keygen, signing.sign, signing.verify),
+    *(init.init, new.new, lint.lint, show.show, prune.prune, check.check, doctor.doctor),
+    *(export.export, merge.merge, signing.keygen, signing.sign, signing.verify),
 ):
     app.command()(_command)
 app.add_typer(stack.app, name="stack")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import LedgerError, ManifestError, PlanError, StackError
 from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
-from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings
+from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings, put_on_path
 from pytest_manifest.ledger import Ledger, RunInfo, find_runs
 from pytest_manifest.ledger.files import RunFiles, find_ledger, ledgers_in
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
@@ -77,6 +78,20 @@ def hide_secrets_of_newest(folder: Path) -> None:
     for path in find_runs(folder)[-1:]:
         with suppress(LedgerError), Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
+
+
+def pytest_setting(name: str) -> str | None:
+    """Return a setting of pytest, started here, that is a text; None: it has none."""
+    return batch_setting(_root(), name)
+
+
+def put_root_on_path() -> None:
+    """Have modules found where pytest, started here, finds them. Raises StackError where its
+    configuration cannot be read."""
+    root = _root()
+    put_on_path(root)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
 
 
 def _root() -> Path:

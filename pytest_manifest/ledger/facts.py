@@ -255,6 +255,10 @@ _OF_JOBS: Final = f"""
     SELECT j.id, {FACT_COLUMNS} FROM jobs j JOIN facts f ON f.job = j.n AND f.kind = ?
     WHERE NOT f.aside AND j.id IN ({{}}) ORDER BY f.job, {rows.OLDEST_FIRST}, f.seq
 """  # noqa: S608 - fixed text
+_MOMENTS: Final = """
+    SELECT s.worker, s.started_at, s.at, j.sent_at FROM starts s JOIN jobs j ON j.n = s.job
+    WHERE s.worker IS NOT NULL ORDER BY s.seq DESC LIMIT ?
+"""
 _RECEIPTS: Final = "SELECT task_id, execution, receipt FROM receipts"
 
 
@@ -313,6 +317,17 @@ class WorkerEvents(LedgerPart):
     def starts(self, task_id: str) -> list[Started]:
         """Return every start of a job, oldest first."""
         return self.of(Started, task_id)
+
+    def moments_of_starts(
+        self, most: int
+    ) -> Iterator[tuple[str, datetime | None, datetime, datetime | None]]:
+        """Yield worker, its time, the time at which it was read, and that of the sending, of the
+        newest ``most`` starts; times are UTC."""
+
+        def made(row: rows.Row) -> tuple[str, datetime | None, datetime, datetime | None]:
+            return str(row[0]), rows.moment(row[1]), rows.moment_of(row[2]), rows.moment(row[3])
+
+        return self._db.build_each(made, _MOMENTS, (most,))
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """Return ``(execution, receipt)`` of a job in the order of arrival."""

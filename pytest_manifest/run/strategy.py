@@ -142,7 +142,7 @@ class Strategy(ABC):
 
     def segment(self) -> Segment:
         """Return the fact that a stretch of the run begins, with the settings that hold in it."""
-        settings = self.state.settings
+        settings, slots = self.state.settings, self.connections.slots
         return Segment(
             **stamp(),
             kills=settings.kills,
@@ -154,6 +154,7 @@ class Strategy(ABC):
             limits=dict(settings.key_limits),
             rates={one_line(redact(key)): str(rate) for key, rate in settings.rates.items()},
             queue_depth=settings.queue_depth,
+            window=None if settings.send_only else settings.window_for(slots),
         )
 
     def record_gates(self, ledger: Ledger) -> None:

@@ -24,7 +24,8 @@ class RunFact(Fact):
 class Segment(RunFact, kind=Kind.SEGMENT):
     """A stretch of a run begins, with the settings of this start of pytest.
 
-    ``lifetime``: seconds for which the result store keeps a result.
+    ``lifetime``: seconds for which the result store keeps a result; ``window``: entries in flight
+    at most, None: no limit.
     """
 
     kills: int
@@ -37,6 +38,7 @@ class Segment(RunFact, kind=Kind.SEGMENT):
     rates: Mapping[str, str] = field(default_factory=dict)
     """How fast at most, like ``200/s``, by the key that it is of; "": the whole run."""
     queue_depth: int | None = None
+    window: int | None = None
 
 
 @named_value

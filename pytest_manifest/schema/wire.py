@@ -70,6 +70,9 @@ SIGNED_MARK: Final = f"{WORKER_MARK}.signed_by_"
 """The beginning of the task that those register which sign; the key's id follows."""
 PROCESS_MARK: Final = f"{WORKER_MARK}.process_"
 """The beginning of the task by which a worker names its main process; the identity follows."""
+STACKS_MARK: Final = f"{WORKER_MARK}.shows_stacks"
+"""The task that those register whose processes show their stacks, and the command by which they
+are asked for them."""
 
 RUN8_LENGTH: Final = 8
 

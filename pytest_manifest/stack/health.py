@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from celery.app.backends import by_url
@@ -20,6 +22,9 @@ from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_of, scheme_of
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 DATABASES: Final = ("db+", "database+")
 UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
@@ -50,6 +55,47 @@ def check_stack(
         reason = _failure(backend, timeout, lambda: _backend_probe(address, timeout, app))
         if reason:
             raise ResultStoreError(_sentence("result store", backend, reason, store_hint))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """The state of a Redis server, as it reports it; bytes of memory, 0: no limit.
+
+    ``refuses``: why it takes no writes, in a phrase, "" where it does; ``ahead``: seconds by which
+    its clock is ahead of this machine's, ``within`` so many.
+    """
+
+    memory: int
+    most: int
+    policy: str
+    evicted: int
+    refuses: str
+    ahead: float
+    within: float
+
+
+def server_state(client: Redis) -> ServerState:
+    """Ask a server for its state. Raises what redis-py does, also where this user may not ask."""
+    told = client.info()
+    began = time.time()
+    seconds, microseconds = client.time()
+    ended = time.time()
+    refuses = ""
+    if told.get("role") == "slave":
+        refuses = "it is a replica"
+    elif told.get("loading"):
+        refuses = "it is loading its data"
+    elif told.get("aof_last_write_status") == "err" or told.get("rdb_last_bgsave_status") == "err":
+        refuses = "it could not write its data to its disk the last time"
+    return ServerState(
+        memory=int(told.get("used_memory", 0)),
+        most=int(told.get("maxmemory", 0)),
+        policy=str(told.get("maxmemory_policy", "")),
+        evicted=int(told.get("evicted_keys", 0)),
+        refuses=refuses,
+        ahead=seconds + microseconds / 1e6 - (began + ended) / 2,
+        within=(ended - began) / 2,
+    )
 
 
 def _sentence(what: str, url: str, reason: str, hint: str) -> str:

@@ -44,6 +44,19 @@ def running_stack() -> StackAddress | None:
     )
 
 
+def private_stack(data: Path, app: str | None) -> StackAddress | None:
+    """Return the private stack of a pytest that works on the data in this folder, if one does."""
+    from pytest_manifest.stack.services import broker_url
+    from pytest_manifest.stack.valkey import live_broker
+    from pytest_manifest.urls import StackAddress
+
+    broker = live_broker(data)
+    if broker is None:
+        return None
+    url = broker_url(*broker)
+    return StackAddress(url, url, app=app, is_private=True, is_managed=True)
+
+
 def runtime_directory() -> Path:
     """Make this user's directory for the state, mode 0700; raise StackError if it cannot be."""
     fallback = Path(tempfile.gettempdir()) / f"{APP_NAME}-{os.getuid()}"

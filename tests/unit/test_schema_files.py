@@ -11,6 +11,7 @@ from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
+from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.run_status import RunStatus
@@ -25,6 +26,7 @@ MODELS: dict[str, type[Document]] = {
     "receipt": Receipt,
     "receipt-descendant": ExportedDescendant,
     "verdict": Verdict,
+    "run-diagnosis": Diagnosis,
     "run-summary": RunSummary,
     "run-status": RunStatus,
 }
