@@ -29,7 +29,7 @@ from pytest_manifest.schema.diagnosis import (
     FindingCode,
     HoldReason,
 )
-from pytest_manifest.schema.run_facts import Segment, SetBack
+from pytest_manifest.schema.run_facts import Segment, SetBack, Throttled
 from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.schema.summary import SummarySpread
 from pytest_manifest.text import duration, listed, plural, short
@@ -183,6 +183,16 @@ def _follower(case: Case, written: datetime | None) -> None:
 
 def note_nothing_sent(case: Case, holds: Sequence[DiagnosisHold], *, moves: bool) -> None:
     """Note that nothing is in flight and that what may be sent is not."""
+    for one in throttles(case) if case.is_followed and case.unsent else ():
+        if one.why != "rate":
+            case.notes.find(
+                "throttled",
+                f"nothing more is sent for now: {_slowed(one)}",
+                [f"ledger: throttled at {one.at.isoformat(timespec='seconds')}, and not over"],
+                "mend what the project's manifest_health complains of"
+                if one.why == "health"
+                else "add workers of the queue, or raise --manifest-queue-depth",
+            )
     ready = [one for one in holds if one.why in ("ready", "window")]
     awaited = case.pending.task_ids()
     if ready and not awaited and not moves and not case.notes.findings and case.is_followed:
@@ -219,7 +229,10 @@ def holds_of(case: Case) -> Iterator[DiagnosisHold]:
         if held:
             yield _hold("key_limit", len(held), words)
         left = [name for name in left if name not in held]
-    if left and (words := _by_budget(case, left[0])):
+    slowed = throttles(case)
+    if left and slowed:
+        yield _hold("throttled", len(left), "; ".join(map(_slowed, slowed)))
+    elif left and (words := _by_budget(case, left[0])):
         yield _hold("budget", len(left), words)
     elif left and segment is not None and segment.window and awaited >= segment.window * 0.9:
         words = f"as {awaited} are in flight, of at most {segment.window} (--manifest-window)"
@@ -230,6 +243,18 @@ def holds_of(case: Case) -> Iterator[DiagnosisHold]:
 
 def _hold(why: HoldReason, number: int, words: str) -> DiagnosisHold:
     return DiagnosisHold(why=why, entries=number, sentence=f"{plural(number, 'entry')}: {words}")
+
+
+def throttles(case: Case) -> list[Throttled]:
+    """Return what slows the sending now."""
+    last = {(one.why, one.key): one for one in case.ledger.facts.of_kind(Throttled)}
+    return [one for one in last.values() if not one.is_over]
+
+
+def _slowed(one: Throttled) -> str:
+    of = f" of {one.key}" if one.key else ""
+    ago = duration(max(0.0, (utc_now() - one.at).total_seconds()))
+    return f"held back by {one.why}{of} for {ago}: {one.detail}"
 
 
 def _after(waiting: Mapping[str, Sequence[str]]) -> DiagnosisHold:
