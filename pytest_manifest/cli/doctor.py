@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NARROWEST: Final = 40
 WIDEST: Final = 120
+CELERYS: Final = "/celery/app/trace.py"
+"""The file of Celery that calls tasks."""
 
 Run = Annotated[
     str, typer.Argument(metavar="[RUN]", autocompletion=complete_run, show_default=False)
@@ -173,8 +175,19 @@ def _of_finding(number: int, finding: DiagnosisFinding) -> Iterator[str]:
         yield from _wrapped("   seen: ", one)
     if finding.stacks:
         yield "   its process does:"
-        yield from (f"     {line}" for line in printable(finding.stacks).splitlines())
+        yield from (f"     {line}" for line in _own_frames(printable(finding.stacks)))
     yield from _wrapped("   do: ", finding.remedy)
+
+
+def _own_frames(stacks: str) -> Iterator[str]:
+    """Yield the frames of tasks, without Celery's below them; all where no thread runs a task."""
+    threads = [one.splitlines() for one in stacks.split("\n\n") if one.strip()]
+    of_tasks = [one for one in threads if any(CELERYS in line for line in one)]
+    for lines in of_tasks or threads:
+        own = next((n for n, line in enumerate(lines) if CELERYS in line), len(lines))
+        yield from lines[:own]
+        if own < len(lines):
+            yield f"  and {len(lines) - own} of Celery's below; --json has all"
 
 
 def _wrapped(head: str, text: str) -> list[str]:

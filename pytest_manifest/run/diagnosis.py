@@ -152,7 +152,7 @@ def _is_reached(case: Case, address: StackAddress) -> bool:
             case.notes.cannot_see("queues and workers", "the broker is out of reach")
             return False
     else:
-        case.notes.looked_at.append(f"result store {store}")
+        case.notes.looked_at += [f"result store {store}"] if store != broker else []
     case.notes.looked_at.append(f"broker {broker}")
     return True
 

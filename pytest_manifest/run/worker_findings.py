@@ -279,8 +279,8 @@ class WorkerQuestions:
                 "takes_nothing",
                 f"worker {worker.name} answers, has a free slot and takes nothing",
                 seen,
-                "restart it: its consumer or a process of its pool hangs; its log says what it "
-                "did last",
+                "see that its priority_steps and global_keyprefix are the app's here; else its "
+                "consumer hangs: restart it, its log says what it did last",
             )
 
     # Where the jobs are

@@ -175,6 +175,36 @@ def test_a_worker_that_holds_messages_and_begins_none(project: Project, broker: 
     assert "holds 1 message and begins none" in finding.sentence
 
 
+def test_a_worker_that_takes_nothing(project: Project, broker: str) -> None:
+    """It consumes the queue, and looks into other lists of it than messages of this priority are
+    in."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    options = "app.conf.broker_transport_options = {'priority_steps': [0]}"
+    project.write("jobs.py", f"{jobs}\nimport sys\nif 'worker' in sys.argv:\n    {options}\n")
+    project.manifest("m.jsonl", [hold("a", priority=9)])
+    with worker(project, broker, *INSTRUMENTED), going_on(project, broker):
+        finding = found_soon(project, "takes_nothing")
+    assert "queue 'celery': 1 waiting, as before" in finding.evidence
+    assert "priority_steps" in finding.remedy
+
+
+def test_what_slows_the_sending(project: Project, broker: str) -> None:
+    """The queue is longer than the run may find it: others' messages are in it."""
+    project.hold("foreign")
+    project.doubles(count=3)
+    with (
+        worker(project, broker, ONE, *INSTRUMENTED, slots=1),
+        client(broker) as app,
+    ):
+        for _ in range(9):
+            app.send_task("jobs.hold", args=["foreign"])
+        eventually(project.ran, within=60, what="the worker is busy")
+        with going_on(project, broker, "--manifest-queue-depth=2", sent=0):
+            finding = found_soon(project, "throttled")
+    assert "held back by queue" in finding.sentence
+    assert "--manifest-queue-depth" in finding.remedy
+
+
 def test_a_worker_that_does_not_know_the_task(project: Project, broker: str) -> None:
     """It came after the dispatch, and consumes the queue all the same."""
     project.hold("a")

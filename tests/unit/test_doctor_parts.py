@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -152,14 +153,12 @@ def test_a_servers_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its memory, what it threw away, and its clock beside ours."""
     from redis import Redis
 
-    from pytest_manifest.stack import health
-
     with valkey_server() as url, Redis.from_url(url) as client:
         state = server_state(client)
         assert (state.most, state.evicted, state.refuses) == (0, 0, "")
         assert abs(state.ahead) <= state.within + 1
-        real = health.time.time
-        monkeypatch.setattr(health.time, "time", lambda: real() - 60)
+        real = time.time
+        monkeypatch.setattr("pytest_manifest.stack.health.time.time", lambda: real() - 60)
         assert server_state(client).ahead == pytest.approx(60, abs=1)
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 500_000)
