@@ -71,7 +71,8 @@ def found_soon(project: Project, code: str, *arguments: str) -> Any:
     try:
         eventually(look, within=60, what=f"{code} is found")
     except AssertionError as error:
-        raise AssertionError(f"{error}: {seen[0].model_dump_json(indent=1)}") from None
+        said = seen[0].model_dump_json(indent=1) if seen else "no document"
+        raise AssertionError(f"{error}: {said}") from None
     return one(seen[0], code)
 
 
@@ -95,6 +96,7 @@ def going_on(
     with pytest_beside(project, "--manifest=m.jsonl", *at, *options) as session:
         try:
             eventually(lambda: in_flight(project) >= sent, within=60, what=f"{sent} are sent")
+            eventually(project.ledgers, within=60, what="there is a run")
         except AssertionError as error:
             session.kill()
             assert session.stdout is not None
