@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from itertools import islice
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.analysis.statistics import distribution
-from pytest_manifest.ledger import BUDGET, AttemptRow, Ledger, utc_now
+from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.processes import holder_of, is_held, is_stopped
@@ -29,7 +29,7 @@ from pytest_manifest.schema.diagnosis import (
     FindingCode,
     HoldReason,
 )
-from pytest_manifest.schema.run_facts import Segment, SetBack, Throttled
+from pytest_manifest.schema.run_facts import Segment, SetBack, Steered, Throttled
 from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.schema.summary import SummarySpread
 from pytest_manifest.text import duration, listed, plural, short
@@ -183,7 +183,16 @@ def _follower(case: Case, written: datetime | None) -> None:
 
 def note_nothing_sent(case: Case, holds: Sequence[DiagnosisHold], *, moves: bool) -> None:
     """Note that nothing is in flight and that what may be sent is not."""
-    for one in throttles(case) if case.is_followed and case.unsent else ():
+    if not (case.is_followed and case.unsent):
+        return
+    if paused := paused_by(case):
+        case.notes.find(
+            "paused",
+            f"nothing more is sent, {_paused(paused)}",
+            [f"ledger: command {paused.command}, at {paused.at.isoformat(timespec='seconds')}"],
+            f"manifest ctl {case.info.run} resume",
+        )
+    for one in throttles(case):
         if one.why != "rate":
             case.notes.find(
                 "throttled",
@@ -195,7 +204,7 @@ def note_nothing_sent(case: Case, holds: Sequence[DiagnosisHold], *, moves: bool
             )
     ready = [one for one in holds if one.why in ("ready", "window")]
     awaited = case.pending.task_ids()
-    if ready and not awaited and not moves and not case.notes.findings and case.is_followed:
+    if ready and not awaited and not moves and not case.notes.findings:
         number = sum(one.entries for one in ready)
         case.notes.find(
             "nothing_sent",
@@ -210,8 +219,7 @@ def holds_of(case: Case) -> Iterator[DiagnosisHold]:
     rows = {row.entry: row for row in case.unsent}
     if not rows:
         return
-    segments = [one for one in case.ledger.facts.of_run(case.info.run) if isinstance(one, Segment)]
-    segment = segments[-1] if segments else None
+    segment = _limits(case)
     passed = {name for name, kind in case.ledger.verdicts.statuses().items() if kind == "passed"}
     waiting = dict[str, Sequence[str]]()
     for _, entry in case.manifest.dependents(rows):
@@ -229,10 +237,12 @@ def holds_of(case: Case) -> Iterator[DiagnosisHold]:
         if held:
             yield _hold("key_limit", len(held), words)
         left = [name for name in left if name not in held]
-    slowed = throttles(case)
-    if left and slowed:
+    slowed, paused = throttles(case), paused_by(case)
+    if left and paused is not None:
+        yield _hold("paused", len(left), _paused(paused))
+    elif left and slowed:
         yield _hold("throttled", len(left), "; ".join(map(_slowed, slowed)))
-    elif left and (words := _by_budget(case, left[0])):
+    elif left and segment is not None and (words := _by_budget(case, segment, left[0])):
         yield _hold("budget", len(left), words)
     elif left and segment is not None and segment.window and awaited >= segment.window * 0.9:
         words = f"as {awaited} are in flight, of at most {segment.window} (--manifest-window)"
@@ -243,6 +253,41 @@ def holds_of(case: Case) -> Iterator[DiagnosisHold]:
 
 def _hold(why: HoldReason, number: int, words: str) -> DiagnosisHold:
     return DiagnosisHold(why=why, entries=number, sentence=f"{plural(number, 'entry')}: {words}")
+
+
+def _limits(case: Case) -> Segment | None:
+    """Return the settings of this stretch of the run, with what operators have set since."""
+    segment = None
+    for one in case.ledger.facts.of_run(case.info.run):
+        if isinstance(one, Segment):
+            segment = one
+        elif isinstance(one, Steered) and one.action == "set" and segment is not None:
+            window, budget = one.data.get("window"), one.data.get("budget")
+            keys = {name.removeprefix("limit."): value for name, value in one.data.items()}
+            limits = {name: keys.get(name, most) for name, most in segment.limits.items()}
+            segment = replace(
+                segment,
+                window=window if isinstance(window, int) else segment.window,
+                budget=budget if isinstance(budget, float | int) else segment.budget,
+                limits={name: int(str(most)) for name, most in limits.items()},
+            )
+    return segment
+
+
+def paused_by(case: Case) -> Steered | None:
+    """Return the command by which this stretch of the run sends nothing; None where it does."""
+    found = None
+    for one in case.ledger.facts.of_run(case.info.run):
+        if isinstance(one, Segment) or (isinstance(one, Steered) and one.action == "resume"):
+            found = None
+        elif isinstance(one, Steered) and one.action in ("pause", "drain"):
+            found = one
+    return found
+
+
+def _paused(one: Steered) -> str:
+    why = f" ({one.reason})" if one.reason else ""
+    return f"as {one.by} asked for {one.action}{why} {_ago(one.at)}"
 
 
 def throttles(case: Case) -> list[Throttled]:
@@ -290,18 +335,17 @@ def _by_keys(case: Case, segment: Segment, names: Sequence[str]) -> tuple[set[st
     return held, f"as {listed(list(full), SHOWN)} has no room (--manifest-key-limit)"
 
 
-def _by_budget(case: Case, name: str) -> str:
+def _by_budget(case: Case, segment: Segment, name: str) -> str:
     """Say why the entry is beyond the budget as long as what is in flight may cost its estimate."""
-    given = case.ledger.info.get_meta(BUDGET)
-    if not given:
+    given, pending = segment.budget, case.pending.by_task_id
+    if given is None:
         return ""
-    pending = case.pending.by_task_id
-    budget = Budget(float(given), dict(Costs(case.ledger, case.manifest).by_attempt(pending)))
+    budget = Budget(given, dict(Costs(case.ledger, case.manifest).by_attempt(pending)))
     for job in pending.values():
         budget.reserve(job.root, case.manifest[job.entry.id])
     if budget.allows(case.manifest[name]):
         return ""
-    return f"until it is known what those in flight cost (--manifest-budget={given})"
+    return f"until it is known what those in flight cost (--manifest-budget={given:g})"
 
 
 # Clocks

@@ -484,6 +484,22 @@ def test_what_the_controller_waits_for(
     assert any("1 worker" in seen for seen in found.looked_at)
 
 
+def test_a_run_that_an_operator_paused(project: Project) -> None:
+    """Who, why and since when; and the command that has it go on."""
+    project.hold("a")
+    project.manifest("m.jsonl", [hold("a"), hold("b")])
+    with going_on(project, "", "--manifest-window=1"):
+        eventually(project.ran, within=60, what="the first has begun")
+        (path,) = project.ledgers()
+        asked = [sys.executable, "-m", "pytest_manifest", "ctl", path.stem, "pause"]
+        subprocess.run([*asked, "--reason=db failover"], cwd=project.path, check=True, timeout=60)
+        finding = found_soon(project, "paused")
+        _, found = doctor(project)
+    assert "asked for pause (db failover)" in finding.sentence
+    assert finding.remedy == f"manifest ctl {path.stem} resume"
+    assert [(hold.why, hold.entries) for hold in found.holds] == [("paused", 1)]
+
+
 def test_a_run_that_is_over(project: Project) -> None:
     """There is nothing to find, and no stack to ask."""
     project.doubles(count=2)
