@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 237,
-    "lines of code of the package": 40_556,
+    "modules of the package": 243,
+    "lines of code of the package": 41_875,
     "options": 33,
     "options and settings": 52,
-    "words of the documents": 57_424,
-    "lines of the tests": 116_787,
+    "words of the documents": 57_892,
+    "lines of the tests": 117_536,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
