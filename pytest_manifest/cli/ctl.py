@@ -213,8 +213,8 @@ def set_limits(
     dry_run: DryRun = False,
     json: arguments.Json = False,
 ) -> None:
-    """Change limits that the run has: window=200, limit.KEY=5, max-failed=2%, budget=30,
-    deadline=+2h."""
+    """Change limits that the run has: window=200, limit.KEY=5, rate=200/s, max-failed=2%,
+    budget=30, deadline=+2h."""
     data: dict[str, JsonValue] = {}
     for one in limits:
         name, equals, value = one.partition("=")

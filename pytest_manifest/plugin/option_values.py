@@ -356,25 +356,18 @@ def key_limits(given: Sequence[Given]) -> Mapping[str, int]:
     return found
 
 
-_RATE: Final = re.compile(
-    r"(?:(?P<key>(?P<name>[A-Za-z0-9_.-]{1,60})(?:=.{1,200})?):)?(?P<rate>[^:]*)",
-    re.ASCII | re.DOTALL,
-)
-
-
 def rates(given: Sequence[Given]) -> Mapping[str, Rate]:
     """Return the rates by what they are of: ``NAME=VALUE`` or NAME of a key, "" all together."""
     found: dict[str, Rate] = {}
     for one in given:
         from pytest_manifest.run.settings import Rate  # in a session that has one
 
-        parts = _RATE.fullmatch(one.text.strip())
-        key, text = (parts["key"] or "", parts["rate"]) if parts else ("", "")
-        found[key] = one.need(
-            None if key in found else Rate.parse(text),
-            f"the rate of {f'the key {key!r}' if key else 'the run'} was given twice; keep one"
-            if key in found
-            else "write it as N/s, N/m or N/h, like 200/s; for each value of a key as NAME:N/s, "
-            "like tenant:10/s; for one value as NAME=VALUE:N/s",
+        key, rate = one.need(
+            Rate.parse_keyed(one.text.strip()),
+            "write it as N/s, N/m or N/h, like 200/s; for each value of a key as NAME:N/s, like "
+            "tenant:10/s; for one value as NAME=VALUE:N/s",
         )
+        of = f"the key {key!r}" if key else "the run"
+        one.need(key not in found, f"the rate of {of} was given twice; keep one")
+        found[key] = rate
     return found

@@ -106,7 +106,7 @@ def markdown(
         _metadata(summary),
         _verdicts(found),
         *_causes(found.causes, run.manifest, links, again),
-        *_messages(run, found),
+        *_messages(run, found, summary.run.throttled),
         *_tasks(found.tasks),
         *_trees(found, run.manifest, links),
         *_changes(summary.comparison),
@@ -142,15 +142,18 @@ def _metadata(summary: schema.RunSummary) -> str:
         f"delivered more than once: {found.redeliveries}" if found.redeliveries else "",
         figures.cost_phrase(summary.cost),
         escaped(figures.limits_of(run)),
-        *map(escaped, figures.slowed_phrases(run.throttled)),
     ]
     return ", ".join(filter(None, phrases)) + "."
 
 
-def _messages(run: ReportedRun, found: schema.SummaryStatistics) -> Iterator[str]:
-    """Yield the run's error, warnings and advice as a quotation."""
+def _messages(
+    run: ReportedRun,
+    found: schema.SummaryStatistics,
+    throttled: Sequence[schema.SummaryThrottle],
+) -> Iterator[str]:
+    """Yield the run's error, warnings and advice, and what slowed it, as a quotation."""
     messages = [f"the run gave up: {run.error}"] if run.error is not None else []
-    messages += [*run.warnings, *found.advice]
+    messages += [*run.warnings, *figures.slowed_phrases(throttled), *found.advice]
     if messages:
         yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:_MESSAGES])
 

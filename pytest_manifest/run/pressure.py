@@ -44,7 +44,12 @@ class _Bucket:
     """A rate's tokens, one a message. It begins with one, and saves up little."""
 
     def __init__(self, rate: Rate, now: float) -> None:
-        self._speed, self._tokens, self._at = rate.per_second, 1.0, now
+        self._tokens, self._at = 1.0, now
+        self.change(rate)
+
+    def change(self, rate: Rate) -> None:
+        """Go on at another rate: what was taken stays taken."""
+        self._speed = rate.per_second
         self.size = 1.0 + self._speed * BURST
 
     def tokens(self, now: float, share: float) -> float:
@@ -65,6 +70,8 @@ class KeyRates:
     """Tell of which values of keys one more may be sent now. ``rates`` as of a run's settings."""
 
     def __init__(self, rates: Mapping[str, Rate]) -> None:
+        self._buckets: dict[Pair, _Bucket] = {}
+        self._most = _SPARE
         self.share = 1.0
         self.held: dict[Pair, Rate] = {}
         """What has waited for its rate since this was emptied."""
@@ -74,8 +81,12 @@ class KeyRates:
 
     def change(self, rates: Mapping[str, Rate]) -> None:
         """Hold to these from now on."""
-        self._rates, self._most = rates, _SPARE
-        self._buckets: dict[Pair, _Bucket] = {}
+        self._rates = rates
+        for pair in list(self._buckets):
+            if (rate := self.rate_of(pair)) is None:
+                del self._buckets[pair]
+            else:
+                self._buckets[pair].change(rate)
 
     def rate_of(self, pair: Pair) -> Rate | None:
         """Return the rate of one value: its own, else that of each value of its name."""
@@ -214,11 +225,21 @@ class Pressure:
 
         Raises ValueError for a key by whose name nothing was limited when the run began.
         """
-        if new := names_of(rates) - self._keys.names:
+        if new := names_of(rates) - self.rated_keys:
             raise ValueError(f"the run began without a rate of the key {min(new)!r}")
         self.rates = dict(rates)
         self._keys.change(self.rates)
-        self._bucket = _Bucket(rates[""], time.monotonic()) if "" in rates else None
+        if "" not in rates:
+            self._bucket = None
+        elif self._bucket is None:
+            self._bucket = _Bucket(rates[""], time.monotonic())
+        else:
+            self._bucket.change(rates[""])
+
+    @property
+    def rated_keys(self) -> frozenset[str]:
+        """Return the names of the keys that may have a rate."""
+        return self._keys.names
 
     def window(self, most: int) -> int:
         """Return how many may be in flight: half while the project's health is slow."""

@@ -15,6 +15,10 @@ WINDOW: Final = 10_000
 
 _RATE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smh])", re.ASCII)
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_KEYED: Final = re.compile(
+    r"(?:([A-Za-z0-9_.-]{1,60}(?:=.{1,200})?):)?([^:]*)",  # a name as ``KEY_NAME`` of manifests
+    re.ASCII | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,13 @@ class Rate:
         none."""
         found = _RATE.fullmatch(text)
         return cls(float(found[1]), found[2]) if found and float(found[1]) else None
+
+    @classmethod
+    def parse_keyed(cls, text: str) -> tuple[str, Rate] | None:
+        """Return what a rate is of, and it: ``NAME=VALUE:N/s``, ``NAME:N/s``, or "" for ``N/s``."""
+        found = _KEYED.fullmatch(text)
+        rate = cls.parse(found[2]) if found else None
+        return None if found is None or rate is None else (found[1] or "", rate)
 
     @property
     def per_second(self) -> float:

@@ -23,9 +23,10 @@ from pytest_manifest.ledger.commands import Answer, Command
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import FactLog, stamp
+from pytest_manifest.run.pressure import names_of
 from pytest_manifest.run.resume_rules import NOT_SENT, Decision
 from pytest_manifest.run.schedule import Skipped
-from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.run.settings import FailureLimit, Rate
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Recalled, Started
 from pytest_manifest.schema.run_facts import Action, Steered
@@ -372,6 +373,28 @@ class Steering(Part):
         limits = held.limits
         return most, lambda: limits.update({key: most})
 
+    def _rate(self, _key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        found, pressure = Rate.parse_keyed(text), self._context.pressure
+        if found is None:
+            raise ValueError(text)
+        rates = {**pressure.rates, found[0]: found[1]}
+        if not names_of(rates) <= pressure.rated_keys:
+            known = listed(sorted(pressure.rated_keys), SHOWN) or "none"
+            raise PlanError(f"rate={text}: the run has no rate of this key; it has: {known}")
+        return text, lambda: pressure.set_rates(rates)
+
+    def _queue_depth(self, _key: str, text: str) -> _Setting:
+        self._refuse_unsending()
+        most, pressure = _at_least_one(text), self._context.pressure
+        if self._publisher is None or not self._publisher.transport.counts_messages:
+            raise PlanError("queue-depth: this broker does not say how many messages wait")
+
+        def take_effect() -> None:
+            pressure.queue_depth = most
+
+        return most, take_effect
+
     def _max_failed(self, _key: str, text: str) -> _Setting:
         self._refuse_unsending()
         limit = FailureLimit.parse(text)
@@ -549,6 +572,8 @@ _OF_KEY: Final = "limit."
 _SETTINGS: Final[Mapping[str, tuple[Callable[[Steering, str, str], _Setting], str]]] = {
     "window": (Steering._window, "200"),
     f"{_OF_KEY}KEY": (Steering._key_limit, "5"),
+    "rate": (Steering._rate, "200/s"),
+    "queue-depth": (Steering._queue_depth, "5000"),
     "max-failed": (Steering._max_failed, "2%"),
     "budget": (Steering._budget, "30"),
     "deadline": (Steering._deadline, "+2h"),

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.run import steering
 from pytest_manifest.run.invariants import corrections, losses, repetitions, sendings
+from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import Action
 from tests.unit.resume_rig import entry as plain
@@ -141,12 +142,32 @@ def test_limits_of_a_run_are_changed_while_it_goes_on() -> None:
         assert made.ledger.jobs.run_facts().deadline == 60
 
 
+def test_rates_of_a_run_are_changed_while_it_goes_on() -> None:
+    tenants = tuple(entry(name, key={"tenant": "x"}) for name in NAMES)
+    rates = {"": Rate(1, "h"), "tenant": Rate(1, "h")}
+    with rig(Plan(tenants, rates=rates)) as made:
+        made.step(3)
+        assert len(published(made)) == 1
+        assert asked(made, "set", rate="900/s").data == {"rate": "900/s"}
+        made.step(3)
+        assert len(published(made)) == 1, "its tenant's is as it was"
+        assert asked(made, "set", **{"rate": "tenant=x:900/s", "queue-depth": "2"}).applied
+        made.step(3)
+        assert len(published(made)) == 2, "its message waits, and one more may"
+        assert asked(made, "set", **{"queue-depth": "99"}).applied
+        made.step(9)
+        assert len(published(made)) == len(NAMES)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("window", "0", "window=0: write it like window=200"),
         ("window", "many", "write it like window=200"),
         ("limit.user", "3", "the run has no limit of this key; it has: none"),
+        ("rate", "fast", "rate=fast: write it like rate=200/s"),
+        ("rate", "user:3/s", "rate=user:3/s: the run has no rate of this key; it has: none"),
+        ("queue-depth", "0", "write it like queue-depth=5000"),
         ("max-failed", "200%", "write it like max-failed=2%"),
         ("budget", "30", "the run has none"),
         ("deadline", "soon", "write it like deadline=+2h"),
