@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 243,
-    "lines of code of the package": 41_875,
+    "lines of code of the package": 41_920,
     "options": 33,
     "options and settings": 52,
-    "words of the documents": 57_892,
-    "lines of the tests": 117_536,
+    "words of the documents": 57_907,
+    "lines of the tests": 117_557,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
