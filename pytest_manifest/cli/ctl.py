@@ -23,7 +23,7 @@ from pytest_manifest.cli.output import answer as print_answer
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.commands import Answer
+from pytest_manifest.ledger.commands import KEPT, Answer
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema.run_facts import Action
 from pytest_manifest.schema.statuses import BAD, outcome_of
@@ -76,13 +76,18 @@ class _Call:
         json: bool,
     ) -> None:
         """Give the run a command, wait for what it answers, and print that."""
-        kept = action in ("cancel", "requeue")
+        kept = action in KEPT
         if not self.is_followed and not kept:
             raise PlanError(
                 f"run {self.run.info.run}: no pytest follows it, so there is nothing to {action}; "
                 "--manifest-resume goes on with it"
             )
         with Ledger.open(self.run.ledger_path, write=True) as ledger:
+            if merged := ledger.info.merged():
+                raise PlanError(
+                    f"run {self.run.info.run} is a merge of {many(len(merged), 'run')}, which no "
+                    "session goes on with: steer those"
+                )
             number = ledger.commands.add(action, _operator(), reason, data)
             found = self._answer(ledger, number)
         if found is None and kept and not self.is_followed:
@@ -103,6 +108,8 @@ class _Call:
         self, action: Action, found: Answer | None, *, number: int | None = None, json: bool
     ) -> None:
         waiting = "not answered yet: the run carries it out when it goes round again"
+        if action in KEPT:
+            waiting += ", or --manifest-resume does"
         document: dict[str, JsonValue] = {
             "run": self.run.info.run,
             "command": number,
@@ -239,7 +246,7 @@ def cancel(
     json: arguments.Json = False,
 ) -> None:
     """Take entries out of the run: what waits is taken back, what was not sent never will be."""
-    from pytest_manifest.run.steering import places
+    from pytest_manifest.run.repeating import places
 
     call: _Call = context.obj
     with call.run.read() as ledger:
@@ -286,7 +293,7 @@ def requeue(
     json: arguments.Json = False,
 ) -> None:
     """Send entries again that have come to an end other than passed."""
-    from pytest_manifest.run.steering import Repeating
+    from pytest_manifest.run.repeating import Repeating
 
     call: _Call = context.obj
     with call.run.read() as ledger:

@@ -12,12 +12,19 @@ from pydantic import JsonValue
 
 from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema.run_facts import Action
+from pytest_manifest.text import one_line
 
 _ADD: Final = "INSERT INTO commands (at, by, action, reason, data) VALUES (?, ?, ?, ?, ?)"
+KEPT: Final[frozenset[Action]] = frozenset({"cancel", "requeue"})
+"""Commands that wait for the next session of a run which nobody follows."""
 _OPEN: Final = """
-    SELECT n, at, by, action, reason, data FROM commands WHERE answered_at IS NULL ORDER BY n
+    SELECT n, at, by, action, reason, data FROM commands
+    WHERE answered_at IS NULL AND action IN (SELECT value FROM json_each(?)) ORDER BY n
 """
+_KNOWN: Final = json.dumps(get_args(Action))
+"""What another version of this package may ask for, and this one does not know, has no answer."""
 _ANSWER: Final = "UPDATE commands SET answered_at = ?, answer = ? WHERE n = ?"
 _ANSWER_OF: Final = "SELECT answer FROM commands WHERE n = ? AND answered_at IS NOT NULL"
 
@@ -54,15 +61,20 @@ class Commands(LedgerPart):
     def add(
         self, action: Action, by: str, reason: str = "", data: Mapping[str, JsonValue] | None = None
     ) -> int:
-        """Give the run a command; return its number, from 1."""
+        """Give the run a command; return its number, from 1. Secrets in its reason are hidden."""
         given = json.dumps(data or {}, ensure_ascii=False)
         now = rows.microseconds(rows.utc_now())
         with self._db.writing() as db:
-            return db.execute(_ADD, (now, by, action, reason, given)).lastrowid or 0
+            return (
+                db.execute(
+                    _ADD, (now, one_line(by), action, one_line(redact(reason)), given)
+                ).lastrowid
+                or 0
+            )
 
     def open(self) -> list[Command]:
         """Return the commands that have no answer."""
-        return list(self._db.build_each(_command_of_row, _OPEN))
+        return list(self._db.build_each(_command_of_row, _OPEN, (_KNOWN,)))
 
     def answer(self, number: int, answer: Answer) -> None:
         """Record what became of a command; call it with all that it has changed."""
@@ -79,6 +91,4 @@ class Commands(LedgerPart):
 
 def _command_of_row(row: rows.Row) -> Command:
     number, at, by, action, reason, data = row
-    if action not in get_args(Action):
-        raise ValueError(f"an unknown command {action!r}")
     return Command(int(number), rows.moment_of(at), by, action, reason, json.loads(data))

@@ -246,6 +246,8 @@ class Engine(Part):
         self._check_stack()
         self._clock.look()
         self._steering.step()
+        if self._signals.stop.is_set():
+            return False
         self._send_some()
         if self._finished:
             self._drain()

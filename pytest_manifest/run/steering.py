@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 from pydantic import JsonValue
@@ -19,51 +19,27 @@ from pytest_manifest.broker.locating.base import compare
 from pytest_manifest.errors import ManifestToolError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.attempts import Planned
-from pytest_manifest.ledger.commands import Answer, Command
-from pytest_manifest.manifest import Manifest
+from pytest_manifest.ledger.commands import KEPT, Answer, Command
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pressure import names_of
+from pytest_manifest.run.repeating import GOING_ON, Repeating, places
 from pytest_manifest.run.resume_rules import NOT_SENT, Decision
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.settings import FailureLimit, Rate
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import Recalled, Started
+from pytest_manifest.schema.facts import Recalled
 from pytest_manifest.schema.run_facts import Action, Steered
-from pytest_manifest.schema.statuses import GIVEN_UP, OPEN
 from pytest_manifest.text import duration, listed, many
-from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.problems import Cancelled
 
-KEPT: Final[frozenset[Action]] = frozenset({"cancel", "requeue"})
-"""Commands that wait for the next session of a run which nobody follows."""
 SHOWN: Final = 5
 """Entries that a message names."""
 BETWEEN_LOOKS: Final = 0.3
 """Seconds from one look for a job to the next: one that moves between two places is in neither."""
 
 _Setting: TypeAlias = tuple[JsonValue, Callable[[], None]]
-Place: TypeAlias = Literal["unsent", "waiting", "running", "ended", "dropped", "absent"]
-"""unsent: no message of it has left; waiting: for a worker; running: a worker has begun it; ended:
-it has a verdict that is final; dropped: an operator has cancelled it; absent: it is not in the
-run."""
-
-
-def places(ledger: Ledger, entries: Sequence[str]) -> dict[str, Place]:
-    """Return where entries are, by what the ledger has of their newest attempts."""
-    found: dict[str, Place] = dict.fromkeys(entries, "absent")
-    statuses = {name: one.status for name, one in ledger.verdicts.reasons(entries).items()}
-    newest = {row.entry: row for row in ledger.attempts.of_entries(entries)}
-    starts = ledger.events.each(Started, [row.task_id for row in newest.values()])
-    for name, row in newest.items():
-        status = statuses.get(name)
-        if status is not None and status not in OPEN:
-            found[name] = "dropped" if status == "cancelled" else "ended"
-        elif row.state in NOT_SENT:
-            found[name] = "unsent"
-        else:
-            found[name] = "running" if row.task_id in starts else "waiting"
-    return found
 
 
 def cancelled_by(steered: Iterable[Steered]) -> frozenset[str]:
@@ -100,22 +76,39 @@ def asked_of(ledger: Ledger) -> tuple[frozenset[str], Mapping[str, bool]]:
     return frozenset(cancelled), again
 
 
+def answer_stale(ledger: Ledger) -> None:
+    """Answer what was asked of a session that has ended; call it as the next one takes the run up.
+
+    Not later: what is asked while that one prepares is meant for it.
+    """
+    for command in ledger.commands.open():
+        if command.action not in KEPT:
+            over = "the session that it was meant for has ended"
+            ledger.commands.answer(command.number, Answer(False, False, over))
+
+
 def answer_kept(ledger: Ledger, facts: FactLog, decided: Iterable[Decision]) -> None:
     """Answer what was kept for this session and is carried out by what it has decided to send.
 
-    Of what it does not look at is asked again, for a later one.
+    Of what it does not look at is asked again, for a later one. What was cancelled since is left.
     """
     decisions = {one.entry: one for one in decided}
-    for command in ledger.commands.open():
+    noted = {one.command for one in ledger.jobs.run_facts().steered}
+    commands = ledger.commands.open()
+    for command in commands:
         if command.action != "requeue":
             continue
+        since = [one for one in commands if one.number > command.number and one.action == "cancel"]
+        dropped = {name for one in since for name in names_in(one.data)}
         names = names_in(command.data)
         again = [one for one in names if one in decisions and decisions[one].action == "send"]
         left = {one: decisions[one].reason for one in names if one in decisions}
+        left |= dict.fromkeys(dropped.intersection(names), "it was cancelled since")
         left = {name: why for name, why in left.items() if name not in again}
-        facts.add(None, _steered(command, bool(again), {"entries": list(again)}))
+        if command.number not in noted:
+            facts.add(None, _steered(command, bool(again), {"entries": list(again)}))
         ledger.commands.answer(command.number, requeued_answer(again, left))
-        if rest := [one for one in names if one not in decisions]:
+        if rest := [one for one in names if one not in decisions and one not in dropped]:
             data = {**command.data, "entries": list[JsonValue](rest)}
             ledger.commands.add("requeue", command.by, command.reason, data)
 
@@ -136,67 +129,10 @@ def _steered(command: Command, changed: bool, data: Mapping[str, JsonValue]) -> 
         command=command.number,
         action=command.action,
         by=command.by,
-        reason=command.reason,
+        reason=redact(command.reason),
         changed=changed,
         data=data,
     )
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An entry that is not sent again, and why; ``may_repeat``: as it might run twice."""
-
-    entry: str
-    why: str
-    may_repeat: bool = False
-
-
-_UNPROVEN: Final = "its job may still be queued or running"
-
-
-class Repeating:
-    """Say which entries of a run may be sent again, by what its ledger has."""
-
-    def __init__(self, ledger: Ledger, manifest: Manifest, entries: Sequence[str]) -> None:
-        self._manifest = manifest
-        self._places = places(ledger, entries)
-        self._statuses = ledger.verdicts.statuses()
-        self._judging = Judging(ledger)
-        self.doubtful: dict[str, str] = {}
-        """Entries whose job may yet be on the stack, by its task id: it has to be looked for."""
-
-    def refusals(self, *, unsafe: bool) -> list[Refusal]:
-        """Return those of the entries that are not sent again."""
-        found = (self._refusal(name, unsafe=unsafe) for name in self._places)
-        return [one for one in found if one is not None]
-
-    def _refusal(self, name: str, *, unsafe: bool) -> Refusal | None:
-        place, status = self._places[name], self._statuses.get(name)
-        if place == "absent" or name not in self._manifest:
-            return Refusal(name, "the run has no such entry")
-        if status is None or place not in ("ended", "dropped"):
-            return Refusal(name, f"it has no verdict yet, as it is {place}")
-        if status == "passed":
-            return Refusal(name, "it has passed")
-        entry = self._manifest[name]
-        blocked = next((one for one in entry.after if self._has_fallen(one)), None)
-        if blocked is not None:
-            return Refusal(name, f"it waits for {blocked!r}, which has not passed")
-        judged = self._judging.of(entry).judgement
-        if judged.goes_on:
-            return Refusal(name, "a task that its job started may still run")
-        if status in GIVEN_UP | OPEN and judged.receipt is None and judged.task_id:
-            self.doubtful[judged.task_id] = name
-        if judged.may_have_run and not (entry.idempotent or unsafe):
-            return Refusal(name, "it may have run and is not idempotent", may_repeat=True)
-        return None
-
-    def _has_fallen(self, name: str) -> bool:
-        """Return whether an entry has come to another end than passed, and is not sent again."""
-        status = self._statuses.get(name)
-        if status is None or status == "passed" or status in OPEN:
-            return False
-        return name not in self._places
 
 
 class Steerable(Protocol):
@@ -239,19 +175,19 @@ class Steering(Part):
         What was cancelled and is under way all the same is taken back once more.
         """
         self._schedule.cancelled |= cancelled_by(self._ledger.jobs.run_facts().steered)
-        for command in self._ledger.commands.open():
-            if command.action not in KEPT:
-                over = "the session that it was meant for has ended"
-                self._ledger.commands.answer(command.number, Answer(False, False, over))
         asked = {one.job for one in self._ledger.facts.of_kind(Recalled) if one.why == "operator"}
         again = asked & self._pending.by_task_id.keys()
         if again and self._engine.sends:
             self._take_back(again, running=False)
 
     def step(self) -> None:
-        """Carry out what was asked for since."""
+        """Carry out what was asked for since.
+
+        A session that publishes nothing can revoke nothing: what it is asked is left to a resume.
+        """
         for command in self._ledger.commands.open():
-            self._carry_out(command)
+            if self._engine.sends or command.action not in KEPT:
+                self._carry_out(command)
         if self._says_quiet and not self._pending:
             self._says_quiet = False
             run = self._context.run
@@ -271,7 +207,7 @@ class Steering(Part):
             self._facts.write()
             self._ledger.commands.answer(command.number, answer)
         self._log.info("{} by {}: {}", command.action, command.by, answer.message)
-        reason = f" ({command.reason})" if command.reason else ""
+        reason = f" ({redact(command.reason)})" if command.reason else ""
         if answer.changed:
             said = f"{command.by}{reason}: {answer.message}"
             self._context.live_warnings.append(said)
@@ -430,15 +366,19 @@ class Steering(Part):
     # Entries
 
     def _cancel(self, command: Command) -> Answer:
-        names, running = names_in(command.data), bool(command.data.get("running"))
+        running, since = bool(command.data.get("running")), self._asked_for_since(command)
+        names = [one for one in names_in(command.data) if one not in since]
         at = places(self._ledger, names)
-        unsent = [one for one in names if at[one] == "unsent"]
-        chosen = {one for one in names if at[one] in ("waiting", "running")}
-        changed = bool(unsent or chosen)
-        data: dict[str, JsonValue] = {"entries": [*unsent, *sorted(chosen)]}
-        self._note(command, changed=changed, data=data)
-        self._schedule.cancelled |= {*unsent, *chosen}
         told = {name: one.status for name, one in self._ledger.verdicts.reasons(names).items()}
+        # What got lost on its way to the broker is lined up, to be published once more.
+        chosen = {one for one in names if at[one] in ("waiting", "running")}
+        chosen -= self._schedule.unsent()
+        unsent = [one for one in names if at[one] in GOING_ON and one not in chosen]
+        ended = [one for one in names if at[one] == "ended" and told[one] != "passed"]
+        changed = bool(unsent or chosen)
+        data: dict[str, JsonValue] = {"entries": [*unsent, *sorted(chosen), *ended]}
+        self._note(command, changed=changed, data=data)
+        self._schedule.cancelled |= {*unsent, *chosen, *ended}
         self._engine.note_told({name: told[name] for name in (*unsent, *chosen) if name in told})
         if unsent:
             self._withhold(unsent)
@@ -451,10 +391,19 @@ class Steering(Part):
             "under_way": len(left),
             "ended_before": sum(place == "ended" for place in at.values()),
             "cancelled_before": sum(place == "dropped" for place in at.values()),
+            "asked_for_since": len(since),
             "unknown": [name for name, place in at.items() if place == "absent"],
             "entries": data["entries"],
         }
         return Answer(True, changed, _cancelled_words(counts, running=running), counts)
+
+    def _asked_for_since(self, command: Command) -> set[str]:
+        """Return what a cancelling command names, and a later one, which the resume has carried out
+        before it, has sent again."""
+        steered = self._ledger.jobs.run_facts().steered
+        since = [one for one in steered if one.command > command.number]
+        again = {name for one in since if one.action == "requeue" for name in names_in(one.data)}
+        return again.intersection(names_in(command.data))
 
     def _withhold(self, entries: Sequence[str]) -> None:
         """Cancel what is still to be sent, and what waits for it."""
@@ -489,13 +438,14 @@ class Steering(Part):
         self._refuse_unsending()
         names, unsafe = names_in(command.data), bool(command.data.get("unsafe"))
         repeating = Repeating(self._ledger, self._context.manifest, names)
-        refused = repeating.refusals(unsafe=unsafe)
-        refused += [Refusal(name, _UNPROVEN) for name in self._may_be_there(repeating.doubtful)]
+        doubts = self._may_be_there(repeating.doubtful)
+        coming = self._schedule.unsent() | {one.entry.id for one in self._pending.attempts()}
+        refused = repeating.refusals(unsafe=unsafe, doubts=doubts, coming=coming)
         without = {one.entry for one in refused}
         again = [one for one in names if one not in without]
         if self._schedule.closed is not None and again:
             raise PlanError(f"nothing more is sent: {self._schedule.closed.phrase()}")
-        asked = {one.entry for one in repeating.refusals(unsafe=False)}
+        asked = {one.entry for one in repeating.refusals(unsafe=False) if one.may_repeat}
         attempts = self._plan(command, again, asked)
         statuses = self._ledger.verdicts.statuses()
         self._schedule.cancelled -= set(again)
@@ -551,6 +501,7 @@ def _cancelled_words(counts: Mapping[str, JsonValue], *, running: bool) -> str:
         "under_way": "under way, and judged by what its worker reports",
         "ended_before": "ended before",
         "cancelled_before": "cancelled before",
+        "asked_for_since": "asked for again since",
     }
     said = [f"{counts[name]} {what}" for name, what in words.items() if counts[name]]
     hint = "" if running or not counts["under_way"] else _RUNNING

@@ -38,6 +38,7 @@ from pytest_manifest.run.inflight import PendingAttempts, pending_descendant
 from pytest_manifest.run.pressure import KeyRates
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
+from pytest_manifest.run.steering import answer_stale
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.facts import HandedOn
@@ -225,6 +226,7 @@ class EarlierRunStrategy(Strategy):
         self._open_ledger = Ledger.open(state.files.ledger, write=True)
         self._open_ledger.check_types()
         self._open_ledger.defer_commits()
+        answer_stale(self._open_ledger)
         self.has_other_keys = require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):
             place = PlaceFact(**stamp(), what="other_broker", url=state.info.broker)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.run import steering
 from pytest_manifest.run.invariants import corrections, losses, repetitions, sendings
+from pytest_manifest.run.repeating import places
 from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import Action
@@ -204,6 +206,7 @@ def test_what_is_cancelled_is_taken_back_or_never_sent() -> None:
             "under_way": 1,
             "ended_before": 0,
             "cancelled_before": 0,
+            "asked_for_since": 0,
             "unknown": ["x"],
             "entries": ["d", "a", "b"],
         }
@@ -227,7 +230,7 @@ def test_what_is_cancelled_is_taken_back_or_never_sent() -> None:
 
 
 def asked_at_the_end(made: Rig) -> dict[str, str]:
-    return dict(steering.places(made.ledger, ["a", "b", "d"]))
+    return dict(places(made.ledger, ["a", "b", "d"]))
 
 
 def test_a_cancelled_entry_is_not_sent_again_whatever_becomes_of_its_job() -> None:
@@ -395,17 +398,228 @@ def test_what_was_asked_for_while_no_pytest_lived_is_sent_by_the_next(tmp_path: 
             assert [(one.action, one.data) for one in steered] == [("requeue", {"entries": ["a"]})]
 
 
-def test_commands_to_a_session_that_has_ended_are_answered_by_the_next() -> None:
-    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
-        made.step()
+def test_commands_to_a_session_that_has_ended_are_answered_by_the_next(tmp_path: Path) -> None:
+    """By its beginning: what is asked while it prepares is meant for it."""
+    with resume_rig(tmp_path, *map(plain, "ab")) as made:
+        with made.ledger() as ledger:
+            number = ledger.commands.add("pause", "ada@box")
+        resumed = made.make()
+        resumed.prepare(None)
+        resumed.take_effect()
+        with made.ledger() as ledger:
+            later = ledger.commands.add("pause", "ada@box")
+            answer = ledger.commands.answer_of(number)
+            assert answer is not None
+            said = "the session that it was meant for has ended"
+            assert (answer.applied, answer.message) == (False, said)
+            assert [one.number for one in ledger.commands.open()] == [later]
+
+
+def test_a_pause_that_comes_before_the_first_message_holds_that_too() -> None:
+    with rig(Plan((entry("a"), entry("b")))) as made:
         number = made.ledger.commands.add("pause", "ada@box")
-        made.start_again()
+        made.engine.begin()
+        made.step()
         answer = made.ledger.commands.answer_of(number)
         assert answer is not None
-        assert (answer.applied, answer.message) == (
-            False,
-            "the session that it was meant for has ended",
-        )
+        assert answer.applied
+        assert not published(made)
+
+
+def test_what_was_cancelled_and_then_asked_for_again_is_sent(tmp_path: Path) -> None:
+    """The session was killed before it had answered the first of the two."""
+    with resume_rig(tmp_path, *(plain(name, idempotent=True) for name in "ab")) as made:
+        names: dict[str, JsonValue] = {"entries": ["a", "b"]}
+        with made.ledger() as ledger:
+            first = ledger.commands.add("cancel", "ada@box", "", names)
+            ledger.commands.add("requeue", "eve@box", "", {"entries": ["a"]})
+            last = ledger.commands.add("cancel", "eve@box", "", {"entries": ["b"]})
+        resumed = made.resume()
+        actions = {one.entry: one.action for one in resumed.state.decisions}
+        assert actions == {"a": "send", "b": "leave"}
+        with made.ledger() as ledger:
+            assert [one.number for one in ledger.commands.open()] == [first, last]
+            steered = ledger.jobs.run_facts().steered
+            assert steering.cancelled_by(steered) == frozenset()
+
+
+def test_a_cancel_of_before_leaves_what_was_asked_for_again_since() -> None:
+    """The resume has carried out the later command first."""
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        number = made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["a", "b"]})
+        made.ledger.commands.add("requeue", "eve@box", "", {"entries": ["b"]})
+        command = made.ledger.commands.open()[1]
+        made.facts.add(None, steering._steered(command, True, {"entries": ["b"]}))
+        made.facts.write()
+        made.ledger.commands.answer(command.number, Answer(True, True, "1 entry sent again"))
+        made.step()
+        answer = made.ledger.commands.answer_of(number)
+        assert answer is not None
+        assert answer.data["asked_for_since"] == 1
+        assert made.kinds() == {"a": "cancelled"}
+        made.finish()
+        assert made.kinds() == {"a": "cancelled", "b": "passed"}
+        consistent(made)
+
+
+def test_what_was_cancelled_after_it_was_asked_for_again_is_not_sent(tmp_path: Path) -> None:
+    """Nor is it asked for once more in the name of what this session does not look at."""
+    with resume_rig(tmp_path, *(plain(name, idempotent=True) for name in "abc")) as made:
+        with made.ledger() as ledger:
+            number = ledger.commands.add("requeue", "ada@box", "", {"entries": ["a", "b", "c"]})
+            ledger.commands.add("cancel", "ada@box", "", {"entries": ["b", "c"]})
+        resumed = made.resume(["a", "c"])
+        actions = {one.entry: one.action for one in resumed.state.decisions}
+        assert actions == {"a": "send", "c": "leave"}
+        with made.ledger() as ledger:
+            answer = ledger.commands.answer_of(number)
+            assert answer is not None
+            since = "it was cancelled since"
+            assert answer.data == {"entries": ["a"], "left": {"b": since, "c": since}}
+            assert [one.action for one in ledger.commands.open()] == ["cancel"]
+
+
+def test_the_fact_of_what_was_asked_for_again_is_written_once(tmp_path: Path) -> None:
+    """The session was killed between the plan, which has it, and the answer."""
+    with resume_rig(tmp_path, plain("a", idempotent=True)) as made:
+        with made.ledger() as ledger:
+            ledger.commands.add("requeue", "ada@box", "", {"entries": ["a"]})
+            (command,) = ledger.commands.open()
+            ledger.facts.append([(None, steering._steered(command, True, {"entries": ["a"]}))])
+        made.resume()
+        with made.ledger() as ledger:
+            assert len(ledger.jobs.run_facts().steered) == 1
+            assert not ledger.commands.open()
+
+
+def test_a_session_that_publishes_nothing_leaves_to_the_next_what_it_could_not_revoke() -> None:
+    """As an audit that waits: the message would be in its queue all the same."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        number = made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["b"]})
+        made.engine._sender = None
+        made.step()
+        assert made.ledger.commands.answer_of(number) is None
+        assert made.kind("b") is None
+        refused = asked(made, "pause")
+        assert not refused.applied
+
+
+def test_a_message_that_is_lined_up_once_more_is_cancelled() -> None:
+    """It got lost on its way, and waits for its turn."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        job = made.engine.pending.by_task_id[made.task_id("b")]
+        made.world.queue.clear()
+        made.engine.pending.complete(job.task_id)
+        made.ledger.attempts.mark([job.task_id], "uncertain")
+        made.schedule.put_back([job.attempt])
+        assert asked(made, "cancel", entries=["b"]).data["never_sent"] == 1
+        made.step(2)
+        assert made.world.published[job.task_id] == 1
+        assert made.kind("b") == "cancelled"
+
+
+def test_what_has_failed_and_is_cancelled_is_left_by_every_resume() -> None:
+    with rig(Plan((entry("a", idempotent=True), entry("b")))) as made:
+        made.step()
+        ended(made, "failed")
+        answer = asked(made, "cancel", entries=["a", "b"])
+        assert (answer.data["ended_before"], answer.data["entries"]) == (1, ["b", "a"])
+        assert made.kind("a") == "failed"
+        assert steering.asked_of(made.ledger)[0] == {"a", "b"}
+
+
+@pytest.mark.parametrize("chain", [("c", "b"), ("b", "c")])
+def test_what_waits_for_an_entry_that_is_not_sent_again_is_not_either(
+    chain: tuple[str, str],
+) -> None:
+    """It would wait until the run's deadline."""
+    entries = (entry("a"), entry("b", after=["a"]), entry("c", after=["b"]), entry("d"))
+    with rig(Plan(entries, window=1)) as made:
+        made.step()
+        ended(made, "failed")
+        assert made.kinds() == {"a": "failed", "b": "skipped", "c": "skipped"}
+        answer = asked(made, "requeue", entries=["a", *chain])
+        assert answer.data["left"] == {
+            "a": "it may have run and is not idempotent",
+            "b": "it waits for 'a', which has not passed",
+            "c": "it waits for 'b', which has not passed",
+        }
+        made.finish()
+        assert made.kind("d") == "passed"
+
+
+def test_what_waits_for_an_entry_that_the_session_does_not_send_is_left() -> None:
+    """As one that was not selected."""
+    with rig(Plan((entry("a"), entry("b", after=["x"])))) as made:
+        made.step()
+        assert made.kind("b") == "skipped"
+        answer = asked(made, "requeue", entries=["b"])
+        assert answer.data["left"] == {"b": "it waits for 'x', which has not passed"}
+
+
+def test_an_entry_that_was_skipped_is_sent_once_the_one_that_it_waits_for_is_sent_again() -> None:
+    entries = (entry("a", idempotent=True), entry("b", after=["a"]), entry("c"))
+    with rig(Plan(entries, window=1)) as made:
+        made.step()
+        ended(made, "failed")
+        made.told.clear()
+        assert asked(made, "requeue", entries=["a"]).data["entries"] == ["a"]
+        assert made.kind("b") == "skipped"
+        assert asked(made, "requeue", entries=["b"]).data["entries"] == ["b"]
+        made.finish()
+        assert made.kinds() == dict.fromkeys("abc", "passed")
+        consistent(made)
+
+
+def test_nothing_is_sent_once_the_run_was_stopped() -> None:
+    with rig(Plan(tuple(map(entry, NAMES)))) as made:
+        asked(made, "stop", how="leave")
+        assert not published(made)
+
+
+def test_a_reason_shows_no_secret_and_no_line_of_its_own() -> None:
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        given = "password=hunter2\n\x1b[31mred"
+        made.ledger.commands.add("pause", "ada\n@box", given)
+        made.step()
+        (fact,) = made.ledger.jobs.run_facts().steered
+        shown = [fact.reason, *made.engine._context.live_warnings]
+        assert not any("hunter2" in one or "\n" in one or "\x1b" in one for one in shown)
+        assert fact.by == "ada @box"
+
+
+def test_a_command_of_another_version_harms_no_run() -> None:
+    with rig(Plan((entry("a"),))) as made:
+        with made.ledger._db.writing() as db:
+            db.execute(
+                "INSERT INTO commands (at, by, action, reason, data) VALUES (?, ?, ?, ?, ?)",
+                (0, "", "hop", "", "{}"),
+            )
+        made.step()
+        assert published(made) == {"a"}
+
+
+def test_two_operators_are_answered_in_turn() -> None:
+    """Each sees what the other has done before."""
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        with Ledger.open(made.ledger.path, write=True) as other:
+            numbers = [
+                other.commands.add("cancel", "eve@box", "", {"entries": ["b"]}),
+                made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["b"]}),
+                other.commands.add("requeue", "eve@box", "", {"entries": ["b"]}),
+            ]
+        made.step()
+        answers = [made.ledger.commands.answer_of(one) for one in numbers]
+        assert [one.changed for one in answers if one is not None] == [True, False, True]
+        made.told.clear()
+        made.finish()
+        assert made.kinds() == {"a": "passed", "b": "passed"}
+        consistent(made)
 
 
 def test_a_command_whose_fact_is_there_is_carried_out_once_more_and_told_once() -> None:
