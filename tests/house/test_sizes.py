@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 243,
-    "lines of code of the package": 41_920,
+    "modules of the package": 244,
+    "lines of code of the package": 41_989,
     "options": 33,
     "options and settings": 52,
     "words of the documents": 57_907,
-    "lines of the tests": 117_557,
+    "lines of the tests": 117_771,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
