@@ -82,6 +82,7 @@ def make(folder: Path, count: int) -> None:
         keep_manifest(manifest, path)
         numbers = iter(range(count))
         while some := list(islice(numbers, BATCH)):
+            plan(ledger, some)
             record(ledger, some)
         ledger.info.set_status("finished")
     nowhere = StackAddress("", "", None, is_private=False)
@@ -102,8 +103,16 @@ def entry(n: int) -> Entry:
     )
 
 
+def plan(ledger: Ledger, numbers: Sequence[int]) -> None:
+    """Plan these entries, as a run does."""
+    from pytest_manifest.broker.attempt import task_id_for
+
+    ids = ((entry(n).id, n) for n in numbers)
+    ledger.attempts.plan((task_id_for(RUN, one, 1, n), one, 1, n) for one, n in ids)
+
+
 def record(ledger: Ledger, numbers: Sequence[int]) -> None:
-    """Send, start, finish and judge these entries, as a run does."""
+    """Send, start, finish and judge these entries, which are planned, as a run does."""
     from pytest_manifest.broker.attempt import task_id_for
     from tests.verdicts import evaluate
 
@@ -111,9 +120,6 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     ids = [task_id_for(RUN, one.id, 1, n) for n, one in zip(numbers, entries, strict=True)]
     received = [receipt(n, one, task) for n, one, task in zip(numbers, entries, ids, strict=True)]
     with ledger.transaction():
-        ledger.attempts.plan(
-            (task, one.id, 1, n) for n, one, task in zip(numbers, entries, ids, strict=True)
-        )
         ledger.attempts.mark(ids, "sent", sent_at=sent_at(numbers[0]))
         add_starts(
             ledger,

@@ -24,12 +24,12 @@ from pytest_manifest.verdict.tree import PATH, descendant_of
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400
 _NAME_LIMIT = 100
-_VARIANTS = 20
+VARIANTS = 20
 """Pairs of expected and actual values that are kept of one path."""
 _INDEX = re.compile(r"\[\d+\]")
 
 
-_Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None, str | None]
+Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
 
 
@@ -42,7 +42,7 @@ class _Group:
     count: int = 0
     examples: list[str] = field(default_factory=list)
     variants: dict[_Pair, _Group] = field(default_factory=dict)
-    """Subgroups by expected and actual value, up to ``_VARIANTS``."""
+    """Subgroups by expected and actual value, up to ``VARIANTS``."""
     varies: bool = False
     """Whether there were more of them than are kept."""
 
@@ -51,7 +51,7 @@ class _Group:
         if len(self.examples) < EXAMPLES:
             self.examples.append(name)
 
-    def causes(self, key: _Key) -> Iterator[SummaryCause]:
+    def causes(self, key: Key) -> Iterator[SummaryCause]:
         """Yield one cause, or where the same few values repeat, one for each of them."""
         repeated = not self.varies and self.count >= 2 * len(self.variants)
         for one in self.variants.values() if repeated and self.variants else (self,):
@@ -77,18 +77,18 @@ class Causes:
     """Groups of entries that failed or whose fate is unknown."""
 
     def __init__(self) -> None:
-        self._groups: dict[_Key, _Group] = {}
+        self._groups: dict[Key, _Group] = {}
 
     def add(self, name: str, verdict: Verdict | None, receipt: Receipt | None) -> None:
         """Add an entry, unless nothing went wrong with it."""
-        found = _sign_and_message(verdict, receipt)
+        found = sign_and_message(verdict, receipt)
         if verdict is None or found is None:
             return
         (key, pair), message = found
-        message = middle(_one_line(message), _MESSAGE_LIMIT)
+        message = short_message(message)
         group = self._groups.get(key)
         if group is None:
-            title, step = _title(key, verdict), explanation.next_step(verdict)
+            title, step = title_of(key, verdict), explanation.next_step(verdict)
             group = self._groups[key] = _Group(title, message, pair, step)
         group.add(name)
         if pair is not None:
@@ -108,7 +108,7 @@ class CauseNumbers:
 
     def number(self, verdict: Verdict | None, receipt: Receipt | None) -> int:
         """Return the same number for the same failure; -1 where nothing went wrong."""
-        found = _sign_and_message(verdict, receipt)
+        found = sign_and_message(verdict, receipt)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
 
     def positions(self, causes: Sequence[SummaryCause]) -> list[int]:
@@ -121,7 +121,7 @@ class CauseNumbers:
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple[Sign, str] | None:
+def sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple[Sign, str] | None:
     """Return by what an entry is grouped, and its message; None where nothing went wrong."""
     if verdict is None or outcome_of(verdict.verdict) not in BAD:
         return None
@@ -141,13 +141,18 @@ def _sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple
     return ((kind, None, None, path, None), pair), f"{pair[1]} where {pair[0]} was expected"
 
 
+def short_message(message: str) -> str:
+    """Return a message as a cause shows it: on one line, of at most 400 characters."""
+    return middle(_one_line(message), _MESSAGE_LIMIT)
+
+
 def _first_mismatch(verdict: Verdict) -> Mismatch | None:
     return verdict.mismatches[0] if verdict.mismatches else None
 
 
 def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
     if pair not in group.variants:
-        if group.varies or len(group.variants) == _VARIANTS:
+        if group.varies or len(group.variants) == VARIANTS:
             group.varies = True
             group.variants.clear()
             return
@@ -171,7 +176,8 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _title(key: _Key, verdict: Verdict) -> str:
+def title_of(key: Key, verdict: Verdict) -> str:
+    """Return a cause in a line, of entries with these values in common."""
     kind, error, place, path, _ = key
     before = "" if kind == "failed" else f"{kind}: "
     mismatch = _first_mismatch(verdict)

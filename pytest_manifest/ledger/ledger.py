@@ -13,6 +13,7 @@ from typing_extensions import Self
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import database, files
+from pytest_manifest.ledger.additions import Additions
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.commands import Commands
 from pytest_manifest.ledger.descendants import Descendants, TreeQueries
@@ -34,8 +35,8 @@ class Ledger:
     workers), ``facts`` (what only a session knew), ``jobs`` (those
     of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
     ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``listing``
-    (entries by where they are), ``commands`` (what operators ask for) and ``invariants`` (what does
-    not fit together). A method of a part
+    (entries by where they are), ``commands`` (what operators ask for), ``additions`` (what is new
+    since a moment) and ``invariants`` (what does not fit together). A method of a part
     that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All raise
     LedgerError where the file cannot be read or written.
     """
@@ -59,6 +60,7 @@ class Ledger:
         self.commands = Commands(self._db)
         self.invariants = Invariants(self._db)
         self.listing = Listing(self._db)
+        self.additions = Additions(self._db)
 
     @classmethod
     def create(cls, path: Path, info: RunInfo, *, deferred: bool = False) -> Self:

@@ -54,6 +54,8 @@ TABLES: Final[Sequence[str]] = (
     """,
     "CREATE INDEX jobs_by_name ON jobs (name, attempt) WHERE name IS NOT NULL",
     "CREATE INDEX jobs_by_entry ON jobs (entry)",
+    # Who follows a run finds by it what was sent since; the last number comes last.
+    "CREATE INDEX jobs_by_sending ON jobs (sending) WHERE sending > 0",
     "CREATE INDEX jobs_by_root ON jobs (root, status) WHERE root IS NOT NULL",
     # aside: what did not count when it was reported, or contradicts what had been.
     """

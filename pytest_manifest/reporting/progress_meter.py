@@ -1,27 +1,20 @@
-"""Count how far a session's runs are, with as few and as cheap readings as possible."""
+"""Count how far a session's runs are: the figures of their readers, and what memory alone knows."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import datetime
+from typing import TYPE_CHECKING
 
+from pytest_manifest.analysis.following import RunReader
 from pytest_manifest.ledger import utc_now
-from pytest_manifest.schema.statuses import UNSENT, outcome
+from pytest_manifest.schema.statuses import outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import Ledger
     from pytest_manifest.run.run import Run
-    from pytest_manifest.schema import VerdictStatus
-
-SPAN: Final = 20.0
-"""Seconds over which a rate is measured; more if fewer than ENOUGH verdicts came in them."""
-ENOUGH: Final = 10
-SPACING: Final = 1.0
-"""Seconds between the samples that rates are computed from."""
-SAMPLES: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +48,6 @@ class ProgressStats:
     next_try: float | None = None
 
 
-class Pace:
-    """Measure how fast a number grows, by samples; the first is ``number`` at ``began``, in s."""
-
-    def __init__(self, began: float, number: int) -> None:
-        self._samples = deque([(began, number)], maxlen=SAMPLES)
-
-    def add(self, now: float, number: int) -> None:
-        if now - self._samples[-1][0] >= SPACING:
-            self._samples.append((now, number))
-
-    def rate(self, now: float, number: int) -> float | None:
-        """Return the recent growth per second, None if the number has not grown."""
-        for moment, before in reversed(self._samples):
-            if now - moment >= SPAN and number - before >= ENOUGH:
-                break
-        gained, took = number - before, now - moment
-        return gained / took if gained > 0 and took > 0 else None
-
-
 class Meter:
     """Count the entries of ``runs``, in the thread that made it; :meth:`close` it at the end.
 
@@ -81,115 +55,109 @@ class Meter:
     before count neither as new nor for the rate; nor do those of entries that are reused.
     """
 
-    def __init__(self, runs: Sequence[Run], *, anew: bool = True) -> None:
-        self._readers = [_RunReader(run) for run in runs]
-        self._total = sum(reader.entries for reader in self._readers)
+    def __init__(
+        self, runs: Sequence[Run], *, anew: bool = True, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._runs = [_Followed(run, clock) for run in runs]
         self._began = time.monotonic()
-        self._reused = counted = sum(reader.reused for reader in self._readers)
-        if not anew:
-            counted = sum(sum(one.status_counts().values()) for one in self._readers)
-        self._pace = Pace(self._began, counted)
-        self._last_gain = (self._began, counted)
+        for one in self._runs:
+            one.reader.read()
+            if not anew:
+                one.reader.pace.begin(one.reader.now)
 
     @property
     def over(self) -> bool:
         """Return whether all runs have ended."""
-        return all(reader.run.ended.is_set() for reader in self._readers)
+        return all(one.run.ended.is_set() for one in self._runs)
 
     def read(self) -> ProgressStats:
         """Return the present numbers. Raises LedgerError."""
-        now = time.monotonic()
-        counts: Counter[VerdictStatus] = Counter()
-        for reader in self._readers:
-            counts.update(reader.status_counts())
-        attempts = [one for reader in self._readers for one in reader.run.in_flight()]
-        # None runs what waits for its next try, and that whose process has died.
-        started = [
-            (one.started, one.entry.id)
-            for one in attempts
-            if one.is_running and one.loss is None and one.started is not None
-        ]
-        stranded = sum(one.stranded for one in attempts)
-        retries = [end for one in attempts if (end := one.between) and end.how == "retry"]
-        due = [end.next_at for end in retries if end.next_at is not None]
-        deserted = [at for one in self._readers if (at := one.run.signals.nobody_since) is not None]
+        for one in self._runs:
+            one.reader.read()
         shown = Counter[str]()
-        for status, count in counts.items():
-            shown["lost" if status == "lost" else outcome(status)] += count
-        done = counts.total()
-        self._pace.add(now, done)
-        rate = self._pace.rate(now, done)
-        ended_unsent = sum(count for status, count in counts.items() if status in UNSENT)
-        in_all = done - ended_unsent + len(attempts)
-        since, slowest = min(started, default=(now, ""))
+        for one in self._runs:
+            for status, count in one.reader.entries.counts.items():
+                shown["lost" if status == "lost" else outcome(status)] += count
+        rates = [rate for one in self._runs if (rate := one.rate()) is not None]
+        retries = [due for one in self._runs for due in one.retries()]
+        due = [at for at in retries if at is not None]
+        deserted = [at for one in self._runs if (at := one.run.signals.nobody_since) is not None]
+        running = [one.running() for one in self._runs]
+        longest = [first for _, first in running if first is not None]
+        now = time.monotonic()
         return ProgressStats(
-            total=self._total,
-            done=done,
-            sent=max(0, min(in_all, self._total) - self._reused),
-            running=len(started),
+            total=sum(one.reader.entries.total for one in self._runs),
+            done=shown.total(),
+            sent=sum(one.reader.entries.sent for one in self._runs),
+            running=sum(number for number, _ in running),
             passed=shown["passed"],
             failed=shown["failed"],
             lost=shown["lost"],
             unknown=shown["error"],
             skipped=shown["skipped"],
             elapsed=now - self._began,
-            rate=rate,
-            eta=self._eta(now, done, rate, apart=len(started) + stranded),
-            slowest=(slowest, now - since) if started else None,
-            stranded=stranded,
+            rate=sum(rates) if rates else None,
+            eta=self._eta(),
+            slowest=max(longest, key=lambda one: one[1], default=None),
+            stranded=sum(one.stranded() for one in self._runs),
             unattended=now - min(deserted) if deserted else None,
             retrying=len(retries),
-            next_try=(min(due) - utc_now()).total_seconds() if due else None,
+            next_try=min(due) - self._runs[0].reader.now if due else None,
         )
 
-    def _eta(self, now: float, done: int, rate: float | None, *, apart: int) -> float | None:
-        """Return the seconds until all waiting entries have a verdict, None without an estimate.
-
-        The rate says nothing about entries that run or are stranded (``apart``). There is no
-        estimate after a time without verdicts that is longer than SPAN and than the estimate.
-        """
-        if done != self._last_gain[1]:
-            self._last_gain = (now, done)
-        left = self._total - done
-        if rate is None or left <= apart:
-            return None
-        eta = left / rate
-        return None if now - self._last_gain[0] > max(SPAN, eta) else eta
+    def _eta(self) -> float | None:
+        """Return the seconds until all waiting entries have a verdict, None without an estimate."""
+        open_ones = [one for one in self._runs if not one.is_complete()]
+        ends = [one.eta() for one in open_ones]
+        known = [end for end in ends if end is not None]
+        return max(known) if known and len(known) == len(ends) else None
 
     def new_warnings(self) -> list[str]:
         """Return the runs' warnings since the last call."""
         fresh: list[str] = []
-        for reader in self._readers:
-            found = list(reader.run.live_warnings)[reader.warned :]
-            reader.warned += len(found)
+        for one in self._runs:
+            found = list(one.run.live_warnings)[one.warned :]
+            one.warned += len(found)
             fresh += found
         return fresh
 
     def close(self) -> None:
-        for reader in self._readers:
-            reader.ledger.close()
+        for one in self._runs:
+            one.reader.close()
 
 
-class _RunReader:
-    """Read one run's verdicts; each reading takes the new rows alone."""
+class _Followed:
+    """A run of this session, with the reader of its ledger."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, clock: Callable[[], datetime]) -> None:
         self.run = run
-        self.ledger: Ledger = run.read()
-        self.entries = self.ledger.attempts.count_entries()
-        self.reused = sum(self.ledger.queries.reused_runs().values())
+        self.reader = RunReader(run.ledger_path, detail=False, clock=clock)
         self.warned = 0
-        self._position = 0
-        self._statuses: dict[str, VerdictStatus] = {}
-        self._counts: Counter[VerdictStatus] = Counter()
 
-    def status_counts(self) -> Counter[VerdictStatus]:
-        """Read the new verdicts; return the number of entries by verdict."""
-        for seq, entry, status in self.ledger.verdicts.since(self._position):
-            self._position = seq
-            before = self._statuses.get(entry)
-            if before is not None:  # a late receipt has corrected it
-                self._counts[before] -= 1
-            self._statuses[entry] = status
-            self._counts[status] += 1
-        return self._counts
+    def is_complete(self) -> bool:
+        return self.reader.entries.done >= self.reader.entries.total
+
+    def rate(self) -> float | None:
+        return self.reader.pace.rate(self.reader.now)
+
+    def stranded(self) -> int:
+        return sum(one.stranded for one in self.run.in_flight())
+
+    def eta(self) -> float | None:
+        found = self.reader.foreseen(self.reader.now, held=self.stranded())
+        return None if found is None else found.seconds
+
+    def running(self) -> tuple[int, tuple[str, float] | None]:
+        """Return how many entries run, and the one that has longest, with its seconds."""
+        going = self.reader.under_way()
+        if not going:
+            return 0, None
+        first = going[0][1]
+        name = self.reader.names([first.entry]).get(first.entry, "")
+        return len({one.entry for _, one in going}), (name, self.reader.now - first.since)
+
+    def retries(self) -> list[float | None]:
+        """Return when what waits for its next try is due."""
+        reader = self.reader
+        waiting = reader.running.retrying.values()
+        return [due for entry, due in waiting if not reader.entries.is_done(entry)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.reporting.progress import live_line, log_line
-from pytest_manifest.reporting.progress_meter import Pace, ProgressStats
+from pytest_manifest.reporting.progress_meter import ProgressStats
 from pytest_manifest.text import cells
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
@@ -111,27 +111,6 @@ def test_what_waits_for_its_next_try_is_named(next_try: float | None, live: str)
     known = figures(running=0, retrying=1, next_try=next_try, slowest=None)
     assert f" \xb7 running 0 \xb7 {live} \xb7 passed" in live_line(known, 200, plain)
     assert f"running 0, {live}, passed" in log_line(known)
-
-
-def test_the_pace_is_of_late() -> None:
-    """A rate is of the last 20 s, or of the last ten entries where those took longer."""
-    speed = Pace(0.0, 100)
-    assert speed.rate(0.0, 100) is None
-    assert speed.rate(5.0, 100) is None
-    for second in range(1, 61):  # ten a second, then one
-        speed.add(float(second), 100 + 10 * second)
-    assert speed.rate(60.0, 700) == pytest.approx(10)
-    for second in range(61, 101):
-        speed.add(float(second), 700 + second - 60)
-    assert speed.rate(100.0, 740) == pytest.approx(1)
-
-
-def test_a_slow_pace_is_of_enough_entries() -> None:
-    """One entry in twenty seconds is no rate."""
-    speed = Pace(0.0, 0)
-    for minute in range(1, 21):
-        speed.add(60.0 * minute, minute)
-    assert speed.rate(1205.0, 20) == pytest.approx(10 / 605)
 
 
 def test_that_no_worker_is_there_is_said_in_every_line() -> None:
