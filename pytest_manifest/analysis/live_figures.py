@@ -216,7 +216,10 @@ class RunFigures:
     def _add_end(self, fact: AddedFact, at: float) -> None:
         said: list[Any] = json.loads(fact.data) if fact.data else [None] * 5
         state, runtime, by_evidence, by_result, worker = said
-        self.running.end(fact.job, at, worker)
+        last = self.running.end(fact.job, at, worker)
+        if state == "crashed":
+            name = worker or ("a worker" if last is None or not last.worker else last.worker)
+            self.story.die(Death(at, name, fact.entry or 0, None))
         if not self._detail or not fact.own:
             return
         if isinstance(runtime, int | float) and state != "crashed":

@@ -25,6 +25,8 @@ from pytest_manifest.text import cut, one_line
 KEPT: Final = 20
 """Actions, throttlings, deaths and flags that are kept, the last ones."""
 _LONGEST: Final = 200
+_SAME: Final = 60.0
+"""Seconds within which two reports of a process that ran the same entry are of one death."""
 _HELD: Final[Mapping[str, Literal["", "paused", "draining"]]] = {
     "pause": "paused",
     "drain": "draining",
@@ -150,7 +152,9 @@ class Story:
             )
 
     def die(self, death: Death) -> None:
-        """Note that a process ended while it ran a job."""
+        """Note that a process ended while it ran a job; who else reports it adds nothing."""
+        if any(one.entry == death.entry and death.at - one.at < _SAME for one in self.deaths):
+            return
         self.deaths.append(death)
         self.flag(death.at, "worker", f"a process of {short(death.worker, 60)} ended")
 

@@ -198,9 +198,13 @@ def _strikes(found: RunStatus) -> str | None:
     most = most / 100 * found.total if number.endswith("%") else most
     each_minute = sum(one.last_minute for one in found.causes)
     left = most - _failed(found)
-    if not each_minute or left < 0 or left / each_minute * 60 > _SOON:
+    if not each_minute or left < 0:
         return None
-    took = duration(max(left / each_minute * 60, 1.0))
+    until = max(left / each_minute * 60, 1.0)
+    end = None if found.eta is None else (found.eta.at - found.at).total_seconds()
+    if until > _SOON or (end is not None and until > end):
+        return None
+    took = duration(until)
     return f"--manifest-max-failed={one_line(given)} stops the run in about {took}"
 
 

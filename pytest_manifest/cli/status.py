@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -31,6 +32,8 @@ LOG_PERIOD: Final = 10.0
 """Seconds from one line to the next where lines are not redrawn."""
 NARROWEST: Final = 40
 WIDEST: Final = 200
+_SOON: Final = 600.0
+"""Seconds before its end from which that is counted down."""
 _NAME: Final = 12
 """Columns that a name has at least, as far as other columns can be left out for it."""
 _STATES: Final[dict[RunState, tuple[str, str]]] = {
@@ -47,6 +50,9 @@ _ASCII: Final = str.maketrans(
 )
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS: Final = "_.-=+*%#"
+
+_QUANTITY: Final = re.compile(r"(?<=\d) (?=(?:s|min|h|UTC)\b)|(?<=\bmin) (?=\d)|(?<=\bh) (?=\d)")
+"""The spaces within a duration or a time, at which no line is broken."""
 
 Piece: TypeAlias = tuple[str, str]
 """A text that is not broken, and its colour, "" for the terminal's own."""
@@ -191,8 +197,15 @@ def _progress(found: RunStatus) -> Iterator[Piece]:
         yield f"· {found.verdict}", "bold"
     if found.eta is not None:
         eta, now = found.eta, found.at
-        yield f"· ends about {_clock(eta.at, now)}", ""
-        if _clock(eta.earliest, now) != _clock(eta.latest, now):
+        left = (eta.at - now).total_seconds()
+        soon = left < _SOON
+        ends = (
+            f"ends in about {duration(round(left))}"
+            if soon
+            else f"ends about {_clock(eta.at, now)}"
+        )
+        yield f"· {ends}", ""
+        if not soon and _clock(eta.earliest, now) != _clock(eta.latest, now):
             yield f"({_clock(eta.earliest, now)} to {_clock(eta.latest, now)})", ""
         if eta.before is not None and _clock(eta.before, now) != _clock(eta.at, now):
             yield f"(was {_clock(eta.before, now)})", ""
@@ -203,6 +216,10 @@ def _progress(found: RunStatus) -> Iterator[Piece]:
         of = "" if cost.budget is None else f" of {cost_text(cost.budget)}"
         over = cost.budget is not None and (cost.foreseen or 0.0) > cost.budget
         yield f"· cost {cost_text(cost.total or 0.0)}{of}", "yellow" if over else ""
+
+
+def _about(at: datetime, now: datetime) -> str:
+    return f"about {_clock(at, now)}"
 
 
 def _bar(found: RunStatus, width: int, plain: bool) -> Piece:
@@ -429,7 +446,7 @@ def _spell(value: float) -> str:
 
 def _story(found: RunStatus, width: int) -> Iterator[Line]:
     if found.limits:
-        given = [f"{name}={_setting(value)}" for name, value in found.limits.items()]
+        given = [f"{name}={_setting(name, value)}" for name, value in found.limits.items()]
         yield from _flow([("LIMITS", "bold"), *((cut(one, width), "") for one in given)], width)
     for one in found.actions[:3]:
         what = f"{_clock(one.at, found.at)} {one.action} by {one.by}"
@@ -440,7 +457,9 @@ def _story(found: RunStatus, width: int) -> Iterator[Line]:
         yield from _wrapped(text, width, "")
 
 
-def _setting(value: Setting) -> str:
+def _setting(name: str, value: Setting) -> str:
+    if name == "deadline" and isinstance(value, int | float):
+        return duration(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -476,7 +495,7 @@ def _wrapped(text: str, width: int, colour: str) -> Iterator[Line]:
     """Yield a sentence in lines, broken between words; a word that is too wide loses its middle."""
     indent = "  " if text[:1] in " !" else ""
     room = max(width - len(indent), 1)
-    words = " ".join(cut(word, room) for word in text.split())
+    words = _QUANTITY.sub("\u00a0", " ".join(cut(word, room) for word in text.split()))
     first = "  " if text.startswith(" ") else ""
     for line in textwrap.wrap(
         words,
@@ -486,4 +505,4 @@ def _wrapped(text: str, width: int, colour: str) -> Iterator[Line]:
         break_long_words=False,
         break_on_hyphens=False,
     ):
-        yield [(line, colour)]
+        yield [(line.replace("\u00a0", " "), colour)]

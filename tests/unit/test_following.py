@@ -359,6 +359,20 @@ def test_a_worker_that_is_silent_or_lost_a_process_is_a_thing_to_know(make: Make
         assert [one.is_gone for one in reader.look().workers] == [True, False]
 
 
+def test_a_crash_that_a_receipt_reports_is_a_death(make: Make) -> None:
+    """Known by the receipt alone, or by its process as well: one death."""
+    run = make()
+    run.send("e0", "e1")
+    run.start("e0", "e1")
+    run.judge("e0", "crashed", state="crashed")
+    run.die("e0")
+    found = look(run)
+    assert [one.kind for one in found.series.flags] == ["worker"]
+    (notice,) = found.notices
+    assert notice.text.startswith("A process of w1@h ended at 15:00 UTC while it ran e0")
+    assert notice.evidence.endswith("The entry crashed")
+
+
 def test_silence_is_a_thing_to_know(make: Make) -> None:
     run = make()
     run.send("e0")
