@@ -1,9 +1,10 @@
 """Make the pictures of the documents anew: ``python -m scripts.screenshots [NAME...]``.
 
 ``first-run`` is what README's first command prints, run for the picture; ``run-page`` the page of a
-made-up run of 400 jobs, ``run-page-tree`` an entry of it whose job started others; ``allure`` the
-report of README's batch, made by ``scripts/report`` (npm). They go to docs/images. Chromium takes
-them; it has to be installed (Debian's package chromium).
+made-up run of 400 jobs, ``run-page-tree`` an entry of it whose job started others; ``live`` the
+live page of a made-up run of hours, replayed to its middle; ``allure`` the report of README's
+batch, made by ``scripts/report`` (npm). They go to docs/images. Chromium takes them; it has to be
+installed (Debian's package chromium).
 """
 
 # ruff: noqa: T201  (a command speaks on its standard output)
@@ -34,9 +35,13 @@ from typing import TYPE_CHECKING, Final
 import pyte
 from PIL import Image
 
+from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.reporting.live_page.content import RunContent
+from pytest_manifest.reporting.live_page.server import LiveServer, listening, new_token
 from pytest_manifest.reporting.run_page.page import write_page
 from tests.browser import chromium
 from tests.docs.blocks import blocks, steps
+from tests.player import Script, made_ledger, playing
 from tests.run_page_sample import about, sample_records, sample_trees
 
 if TYPE_CHECKING:
@@ -207,6 +212,26 @@ def allure(browser: Browser, folder: Path) -> None:
         save("allure", shown.screenshot())
 
 
+def live(browser: Browser, folder: Path) -> None:
+    """Take the top of the live page of a run of hours: a worker has died, and a task fails."""
+    source = made_ledger(folder, Script(entries=4000, seconds=7200, dies=0.45, cost=0.002))
+    content = RunContent(partial(StoredRun.open, by_settings=False), control=True, root=folder)
+    server = LiveServer(listening(), new_token(), content)
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        with playing(source, folder / "live" / source.name, begun=3720) as player:
+            content.path = player.path
+            with page(browser, width=1200, height=1210) as shown:
+                shown.goto(server.address)
+                shown.locator("#list tbody tr").first.wait_for()
+                shown.locator("#rate canvas").wait_for()
+                save("live", shown.screenshot())
+    finally:
+        server.close()
+        thread.join()
+
+
 def save(name: str, png: bytes) -> None:
     """Write a picture with 128 colours, which such pages do with: a third of the bytes."""
     small = Image.open(BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
@@ -250,6 +275,7 @@ PICTURES: Final[dict[str, Callable[[Browser, Path], None]]] = {
     "first-run": first_run,
     "run-page": run_page,
     "run-page-tree": run_page_tree,
+    "live": live,
     "allure": allure,
 }
 

@@ -28,6 +28,7 @@ from pytest_manifest.cli import (
     signing,
     stack,
     status,
+    watch,
 )
 from pytest_manifest.cli.output import say, warn
 from pytest_manifest.errors import ManifestToolError
@@ -107,8 +108,9 @@ def _common(
 
 
 for _command in (
-    *(init.init, new.new, lint.lint, show.show, status.status, prune.prune, check.check),
-    *(doctor.doctor, export.export, merge.merge, signing.keygen, signing.sign, signing.verify),
+    *(init.init, new.new, lint.lint, show.show, status.status, watch.watch, prune.prune),
+    *(check.check, doctor.doctor, export.export, merge.merge),
+    *(signing.keygen, signing.sign, signing.verify),
 ):
     app.command()(_command)
 app.add_typer(stack.app, name="stack")

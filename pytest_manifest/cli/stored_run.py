@@ -160,9 +160,13 @@ class StoredRun:
         return cls.open(find_run(name, runs_folder(folder)))
 
     @classmethod
-    def open(cls, path: Path) -> StoredRun:
-        """Read a ledger's description. Raises LedgerError where it, or its manifest, is no more."""
-        hide_secrets()
+    def open(cls, path: Path, *, by_settings: bool = True) -> StoredRun:
+        """Read a ledger's description. Raises LedgerError where it, or its manifest, is no more.
+
+        ``by_settings``: hide what pytest, started here, hides; else that is set already.
+        """
+        if by_settings:
+            hide_secrets()
         with Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
             ledger.check_types()

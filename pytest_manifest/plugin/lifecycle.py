@@ -94,6 +94,10 @@ class SessionHooks:
 
             self._config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         self._register_junit()  # also where the dispatch will be refused
+        if self._options.live and self._options.may_dispatch and not self._is_worker:
+            from pytest_manifest.plugin.live import LivePages
+
+            self._config.pluginmanager.register(LivePages(self._options), "manifest-live")
 
     def _begin(self) -> None:
         """Begin to start the private stack, so that it comes up while pytest collects tests.

@@ -86,6 +86,7 @@ class Options:
         "auto, line, log or off",
         ini=True,
     )
+    live = Mode("control", about="serve a page about the run; =control: with buttons to steer it")
     log_format: Option[Literal["text", "json"]] = Setting(
         values.one_of("text", "json"), "text", "format of the run's and the workers' logs"
     )
@@ -170,7 +171,7 @@ _SUBJECTS: Final = {
         *("window", "key_limits", "rates", "queue_depth", "deadline", "canary", "max_failed"),
         "budget",
     },
-    "reports": {"aggregate", "compare", "progress", "reports"},
+    "reports": {"aggregate", "compare", "progress", "live", "reports"},
     "security": {"strict", "allow"},
 }
 """Under which heading of ``--help`` an option stands; all others: what to send, and where."""

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _SHOWN: Final = 5
 """Names of keys that a message lists."""
 _EXCLUDING: Final = (
-    ("check", "sends and judges nothing", "plan audit resume dispatch_only"),
+    ("check", "sends and judges nothing", "plan audit resume dispatch_only live"),
     (
         "only_plan",
         "only plans; give the other option when the manifest is run",
-        "audit dispatch_only compare reuse aggregate shard",
+        "audit dispatch_only compare reuse aggregate shard live",
     ),
     ("plan", "makes a new plan", "resume"),
     ("audit", "sends nothing", "rerun dispatch_only resume reuse"),
@@ -43,7 +43,7 @@ _EXCLUDING: Final = (
     (
         "dispatch_only",
         "has pytest end before the jobs do",
-        "canary max_failed budget key_limits compare report",
+        "canary max_failed budget key_limits compare report live",
     ),
     ("receipts", "is all there is to judge", "wait run shard"),
     ("use_running_stack", "names the stack", "broker_given"),
@@ -57,6 +57,7 @@ _NEEDING: Final = (
     ("audit", "active"),
     ("resume", "active"),
     ("dispatch_only", "active"),
+    ("live", "active"),
 )
 """An option, and those of which it needs one."""
 _FLAGS: Final = {name: row.flag for name, row in ROWS.items()} | {

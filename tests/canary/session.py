@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -9,8 +10,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Final
+from urllib.request import HTTPCookieProcessor, build_opener
 
 from tests.canary import planted, project
 
@@ -18,6 +21,7 @@ MAY_HOLD: Final = ("*.sqlite", "*.receipts.jsonl", "*.manifest-*.jsonl", "*.mani
 """Files of the runs' folder that have to hold what was sent and received; their mode is 0600."""
 _SESSION_SECONDS: Final = 280
 _POLL_SECONDS: Final = 0.2
+_PAGE_SECONDS: Final = 60
 _DEFAULT: Final = ("--manifest=m.jsonl", "-vv", "-rA", "--showlocals")
 
 
@@ -70,8 +74,39 @@ def run(folder: Path, *more: str) -> Finding:
         ("check", "last"),
     ):
         _call(folder, found, "pytest_manifest", *command)
+    _look_at_page(folder, found)
     _look_at_files(folder, found)
     return found
+
+
+def _look_at_page(folder: Path, found: Finding) -> None:
+    """Look at the live page: the page itself, its figures, its lists, and each entry."""
+    command = [sys.executable, "-m", "pytest_manifest", "watch", "--json", "--control"]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | planted.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = "".join(iter(process.stdout.readline, "}\n"))
+            address = json.loads(f"{told}}}")["address"]
+            base = address.partition("?")[0]
+            reader = build_opener(HTTPCookieProcessor(CookieJar()))
+            with reader.open(address, timeout=_PAGE_SECONDS) as page:
+                found.look("page of manifest watch", page.read().decode())
+            with reader.open(f"{base}events", timeout=_PAGE_SECONDS) as stream:
+                found.look("figures of manifest watch", stream.readline().decode())
+            for start in range(0, len(planted.entries()), 200):
+                with reader.open(f"{base}entries?after={start}", timeout=_PAGE_SECONDS) as answer:
+                    found.look(f"list of manifest watch, {start}", answer.read().decode())
+            for entry in planted.entries():
+                with reader.open(f"{base}entry?id={entry['id']}", timeout=_PAGE_SECONDS) as answer:
+                    found.look(f"entry {entry['id']} of manifest watch", answer.read().decode())
+        finally:
+            process.kill()
 
 
 def _call(folder: Path, found: Finding, module: str, *arguments: str) -> None:

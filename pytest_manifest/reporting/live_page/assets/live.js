@@ -389,8 +389,8 @@ function ask(action, about = {}) {
 function fieldsOf(action, about) {
   const text = (name, label, holder) => ({ name, label, node: el('input', { type: 'text', name, autocomplete: 'off', placeholder: holder }) });
   if (action === 'set') {
-    const names = [...new Set(['window', 'max-failed', 'deadline', ...Object.keys(NOW.limits)])].filter((name) => !['canary', 'kills'].includes(name));
-    return names.map((name) => text(name, name, name in NOW.limits ? `now ${NOW.limits[name]}` : { window: 'entries in flight at most', deadline: 'like 6h, or +2h' }[name] || 'not limited'));
+    const names = [...new Set(['window', 'rate', 'queue-depth', 'max-failed', 'deadline', ...Object.keys(NOW.limits)])].filter((name) => !['canary', 'kills'].includes(name));
+    return names.map((name) => text(name, name, name in NOW.limits ? `now ${NOW.limits[name]}` : { window: 'entries in flight at most', rate: 'like 200/s', deadline: 'like 6h, or +2h' }[name] || 'not limited'));
   }
   if (action === 'stop') {
     return [['', 'as the run was told'], ['take-back', 'take back what waits'], ['leave', 'leave it to the workers']]
