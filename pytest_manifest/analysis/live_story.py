@@ -55,7 +55,7 @@ def short(text: object, most: int = _LONGEST) -> str:
 
 
 class Story:
-    """What happened to a run, by its facts; moments are seconds since the epoch."""
+    """The story of a run, by its facts; moments are seconds since the epoch."""
 
     def __init__(self) -> None:
         self.held: Literal["", "paused", "draining"] = ""
