@@ -263,6 +263,12 @@ def test_a_command_is_written_into_the_ledger(
         assert content.act(asked) == {"text": f"did {action}"}
 
 
+def test_an_answer_shows_no_secret(content: RunContent) -> None:
+    """Whatever the run says."""
+    found = content.act({"action": "requeue", "data": {"cause": f"password={SECRET}"}})
+    assert found == {"text": "there is no cause 'password=***'"}
+
+
 def test_entries_of_a_cause_are_sent_again(
     content: RunContent, player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
