@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 244,
-    "lines of code of the package": 41_989,
-    "options": 33,
-    "options and settings": 52,
-    "words of the documents": 57_907,
-    "lines of the tests": 117_771,
+    "modules of the package": 258,
+    "lines of code of the package": 44_219,
+    "options": 34,
+    "options and settings": 53,
+    "words of the documents": 59_202,
+    "lines of the tests": 120_438,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
