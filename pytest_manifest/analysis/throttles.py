@@ -1,4 +1,4 @@
-"""Add up what has held a run's sending back, by its facts."""
+"""Add up what has held a run's sending back, and list what operators did to it, by its facts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema.run_facts import (
     JobFact,
     RunFact,
     Segment,
     SegmentEnded,
+    Steered,
     ThrottleCause,
     Throttled,
 )
-from pytest_manifest.schema.summary import SummaryThrottle
+from pytest_manifest.schema.summary import SummaryAction, SummaryThrottle
+from pytest_manifest.text import plural
 
 
 def throttles_of(facts: Iterable[JobFact | RunFact]) -> list[SummaryThrottle]:
@@ -60,3 +63,28 @@ def throttles_in(ledger: Ledger, run: str) -> list[SummaryThrottle]:
         for name in [run, *ledger.info.merged()]
         for one in throttles_of(ledger.facts.of_run(name))
     ]
+
+
+def actions_in(ledger: Ledger, run: str) -> list[SummaryAction]:
+    """Return what operators did to a run, or to those that it was merged of, in order."""
+    return [
+        _action(one)
+        for name in [run, *ledger.info.merged()]
+        for one in ledger.facts.of_run(name)
+        if isinstance(one, Steered)
+    ]
+
+
+def _action(one: Steered) -> SummaryAction:
+    entries = one.data.get("entries")
+    said = ", ".join(f"{name} = {value}" for name, value in one.data.items() if name != "entries")
+    if isinstance(entries, list | tuple):
+        said = plural(len(entries), "entry")
+    return SummaryAction(
+        at=one.at,
+        action=one.action,
+        by=redact(one.by),
+        reason=redact(one.reason),
+        changed=one.changed,
+        detail=redact(said),
+    )

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
-from pytest_manifest.analysis.throttles import throttles_in
+from pytest_manifest.analysis.throttles import actions_in, throttles_in
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.arguments import complete_run
 from pytest_manifest.cli.history import show_changes, show_history
@@ -33,7 +33,7 @@ from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.manifest import dump_entry, read_manifest
 from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.reporting.descendants import not_known_of, runtime_of
-from pytest_manifest.reporting.figures import slowed_phrases
+from pytest_manifest.reporting.figures import action_phrases, slowed_phrases
 from pytest_manifest.schema import Entry, VerdictStatus, shown
 from pytest_manifest.schema.facts import Ended, HandedOn, Job, SendResult, Started, Stored, Withheld
 from pytest_manifest.schema.run_facts import JobFact, RunFact, TaskFact
@@ -176,6 +176,7 @@ def _show_run(run: StoredRun, accepts: Accepts, limit: int, *, json: bool) -> No
         trees = ledger.trees.statuses() if ledger.descendants.any() else {}
         reused = ledger.queries.reused_runs()
         throttled = throttles_in(ledger, run.info.run)
+        actions = actions_in(ledger, run.info.run)
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
     said += f" ({sum(reused.values())} reused)" if reused else ""
     said = f"{said or 'no verdict yet'}{'; ' + counts_text(trees) if trees else ''}"
@@ -192,12 +193,14 @@ def _show_run(run: StoredRun, accepts: Accepts, limit: int, *, json: bool) -> No
                 "reused": dict(reused),
                 "descendants": {one or "pending": number for one, number in trees.items()},
                 "throttled": [one.model_dump(mode="json") for one in throttled],
+                "actions": [one.model_dump(mode="json") for one in actions],
             },
             name="entries",
             document=summary_fields,
             title=[
                 f"run {run.info.run} of {run.info.manifest} ({status}): {said}",
                 *slowed_phrases(throttled),
+                *action_phrases(actions),
             ],
             columns=("status", "id", "task", "#runtime", "#attempts", "what happened"),
             cells=_record_cells,

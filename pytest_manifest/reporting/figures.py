@@ -198,6 +198,20 @@ def slowed_phrases(throttled: Sequence[schema.SummaryThrottle]) -> Iterator[str]
         yield from [f"and slowed by {plural(more, 'more key')}"] if more > 0 else []
 
 
+_MOST_ACTIONS: Final = 10
+
+
+def action_phrases(actions: Sequence[schema.SummaryAction]) -> Iterator[str]:
+    """Yield what operators did to a run, the last ten."""
+    felt = [one for one in actions if one.changed]
+    if more := len(felt) - _MOST_ACTIONS:
+        yield from [f"steered {plural(more, 'time')} before"] if more > 0 else []
+    for one in felt[-_MOST_ACTIONS:]:
+        what = f"{one.action} ({printable(one.detail)})" if one.detail else one.action
+        why = f": {one_line(printable(one.reason))}" if one.reason else ""
+        yield f"steered at {one.at:%H:%M:%S} UTC by {printable(one.by)}, {what}{why}"
+
+
 # By task
 
 _LONGEST = 60

@@ -106,7 +106,7 @@ def markdown(
         _metadata(summary),
         _verdicts(found),
         *_causes(found.causes, run.manifest, links, again),
-        *_messages(run, found, summary.run.throttled),
+        *_messages(run, found, summary.run),
         *_tasks(found.tasks),
         *_trees(found, run.manifest, links),
         *_changes(summary.comparison),
@@ -149,11 +149,12 @@ def _metadata(summary: schema.RunSummary) -> str:
 def _messages(
     run: ReportedRun,
     found: schema.SummaryStatistics,
-    throttled: Sequence[schema.SummaryThrottle],
+    described: schema.SummaryRun,
 ) -> Iterator[str]:
-    """Yield the run's error, warnings and advice, and what slowed it, as a quotation."""
+    """Yield the run's error, warnings and advice, what slowed and who steered it, as a quotation."""
     messages = [f"the run gave up: {run.error}"] if run.error is not None else []
-    messages += [*run.warnings, *figures.slowed_phrases(throttled), *found.advice]
+    messages += [*run.warnings, *figures.slowed_phrases(described.throttled)]
+    messages += [*figures.action_phrases(described.actions), *found.advice]
     if messages:
         yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:_MESSAGES])
 

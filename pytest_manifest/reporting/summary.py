@@ -23,7 +23,7 @@ import pytest
 from pydantic_core import to_json
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
-from pytest_manifest.analysis.throttles import throttles_in
+from pytest_manifest.analysis.throttles import actions_in, throttles_in
 from pytest_manifest.errors import ManifestError, ManifestToolError, StackError
 from pytest_manifest.files import FILE_MODE, append, file_sha256, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, find_runs
@@ -201,6 +201,7 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
         rates=dict(segments[-1].rates) if segments else {},
         queue_depth=segments[-1].queue_depth if segments else None,
         throttled=throttles_in(ledger, info.run),
+        actions=actions_in(ledger, info.run),
         created_at=info.created_at,
         status=ledger.info.status,
         error=None if run.error is None else str(run.error),

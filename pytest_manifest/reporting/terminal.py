@@ -368,6 +368,7 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
         again and f"further sendings: {again}",
         figures.untold_phrase(found.descendants, found.entries),
         *figures.slowed_phrases(summary.run.throttled),
+        *figures.action_phrases(summary.run.actions),
     )
     for phrase in filter(None, phrases):
         yield from map(Line, whole(f"  {phrase}", sheet))

@@ -28,6 +28,7 @@ from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp, was_emptied
 from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.kept_limits import with_limits_set
 from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch, locations_of
@@ -247,6 +248,7 @@ class Resume(strategy.EarlierRunStrategy):
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
         ledger.facts.append([(None, self.segment())])
+        self._take_limits(ledger)
         position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
@@ -255,6 +257,15 @@ class Resume(strategy.EarlierRunStrategy):
         if self.state.to_send:
             admit(self, publisher, expected_workers)
             connections.open_locator(publisher, pending.entries())
+
+    def _take_limits(self, ledger: Ledger) -> None:
+        """Begin with the limits that operators have set last, and say so."""
+        state = self.state
+        facts = ledger.facts.of_run(state.info.run)
+        state.settings, held = with_limits_set(state.settings, facts)
+        if held:
+            said = ", ".join(f"{name} = {value}" for name, value in held.items())
+            state.notices.append(f"limits as they were set last by manifest ctl: {said}")
 
     def _track(self, ledger: Ledger) -> None:
         ledger.verdicts.reopen_not_final(self._selected)

@@ -284,8 +284,8 @@ class Steering(Part):
 
     def _setting(self, name: str, text: str) -> _Setting:
         """Return what a limit is to be, and what makes it so. Raises PlanError."""
-        key = name.removeprefix(_OF_KEY)
-        known = _SETTINGS.get(name if key == name else f"{_OF_KEY}KEY")
+        kind, dot, key = name.partition(".")
+        known = _SETTINGS.get(f"{kind}.KEY" if dot else name)
         if known is None:
             names = listed([*_SETTINGS], len(_SETTINGS))
             raise PlanError(f"{name}: there is no such limit; there are: {names}")
@@ -519,10 +519,9 @@ def _at_least_one(text: str) -> int:
     return number
 
 
-_OF_KEY: Final = "limit."
 _SETTINGS: Final[Mapping[str, tuple[Callable[[Steering, str, str], _Setting], str]]] = {
     "window": (Steering._window, "200"),
-    f"{_OF_KEY}KEY": (Steering._key_limit, "5"),
+    "limit.KEY": (Steering._key_limit, "5"),
     "rate": (Steering._rate, "200/s"),
     "queue-depth": (Steering._queue_depth, "5000"),
     "max-failed": (Steering._max_failed, "2%"),

@@ -36,6 +36,7 @@ class Segment(RunFact, kind=Kind.SEGMENT):
     budget: float | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, str] = field(default_factory=dict)
+    window: int | None = None
     """How fast at most, like ``200/s``, by the key that it is of; "": the whole run."""
     queue_depth: int | None = None
     window: int | None = None

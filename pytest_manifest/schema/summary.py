@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field
 
 from pytest_manifest.schema import fields
-from pytest_manifest.schema.run_facts import ThrottleCause
+from pytest_manifest.schema.run_facts import Action, ThrottleCause
 from pytest_manifest.schema.statuses import Outcome, VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
@@ -36,6 +36,23 @@ class SummaryThrottle(fields.Document):
     """For how long it was, all together."""
 
 
+class SummaryAction(fields.Document):
+    """What an operator did to the run while it went on."""
+
+    at: fields.Time
+    """When it took effect."""
+    action: Action
+    """The action of ``manifest ctl``."""
+    by: fields.Text
+    """The user and the machine."""
+    reason: fields.Text = ""
+    """Why, as was given with it."""
+    changed: bool = True
+    """Whether it made a difference."""
+    detail: fields.Text = ""
+    """The limits that were set, or how many entries it was about."""
+
+
 class SummaryRun(fields.Document):
     """The run: its plan, its status, its stack."""
 
@@ -61,6 +78,8 @@ class SummaryRun(fields.Document):
     """Beyond how many messages in a queue none were added."""
     throttled: list[SummaryThrottle] = Field(default_factory=list)
     """What held sending back."""
+    actions: list[SummaryAction] = Field(default_factory=list)
+    """What operators did while the run went on."""
     created_at: fields.Time
     """When the run was made."""
     status: Literal["running", "finished", "stopped", "detached"]

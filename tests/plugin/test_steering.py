@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -85,6 +86,8 @@ def test_a_run_is_paused_and_its_entries_cancelled_and_sent_again(
     assert held.verdicts() == {**passed, "c": "cancelled", "f": "cancelled"}
     assert "(db failover): nothing new is sent" in text
     assert "'b' was failed at first and is passed" in text
+    assert re.search(r"steered at [\d:]{8} UTC by .+@.+, pause: db failover", text)
+    assert re.search(r"steered at [\d:]{8} UTC by .+@.+, cancel \(2 entries\)", text)
     consistent(held)
 
 

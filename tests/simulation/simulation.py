@@ -58,6 +58,9 @@ FOREVER: Final = 1e6
 LATER: Final = 5.0
 """Seconds after which a session that was refused is tried again."""
 MOST_SESSIONS: Final = 12
+LOOKED_AT: Final = 3
+"""Of so many ends of sessions one is looked at by who comes later, beside the last of a program:
+what they do takes longer than all else together."""
 OFFLINE: Final = ("audit", "wait")
 """Sessions that need a stack of others; there is none where it was private."""
 
@@ -158,6 +161,8 @@ class Simulation:
         self._found: Path | None = None
         self._gap = 0
         """Steps that happen while no pytest lives."""
+        self._ends = 0
+        """Ends of sessions after which no pytest lived."""
         self._orders: deque[Order] = deque()
         """What operators want, and have not been able to write down yet."""
 
@@ -208,6 +213,7 @@ class Simulation:
             self.truth.complete()
         for kind in OFFLINE if not self.violations else ():
             self._session(kind, is_last=True)
+        self._judge_later()
 
     def bury(self) -> None:
         """Let go of what was killed, once its files are gone."""
@@ -367,7 +373,9 @@ class Simulation:
             self.world.end_stack(forget=not leaves and run is not None and run.strategy.sends)
         if not self._alive:
             self.truth.consistent()
-            self._judge_later()
+            self._ends += 1
+            if self._ends % LOOKED_AT == 1:
+                self._judge_later()
 
     def _judge_later(self) -> None:
         ledger = self._ledger()

@@ -11,10 +11,12 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.run import steering
 from pytest_manifest.run.invariants import corrections, losses, repetitions, sendings
+from pytest_manifest.run.kept_limits import with_limits_set
 from pytest_manifest.run.repeating import places
-from pytest_manifest.run.settings import Rate
+from pytest_manifest.run.settings import Rate, RunSettings
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.run_facts import Action
+from pytest_manifest.schema.run_facts import Action, Segment, Steered
+from tests.unit.ledger_support import MOMENT
 from tests.unit.resume_rig import entry as plain
 from tests.unit.resume_rig import resume_rig
 from tests.unit.run_rig import Plan, Rig, rig
@@ -355,6 +357,39 @@ def test_nothing_is_sent_again_once_sending_is_over() -> None:
         assert not answer.applied
         assert "nothing more is sent" in answer.message
         assert "more than --manifest-max-failed=0 allows" in answer.message
+
+
+# What later sessions know of it
+
+
+def segment(**fields: object) -> Segment:
+    known: dict[str, object] = {"seq": 0, "at": MOMENT, "kills": 3, "lifetime": 60.0, **fields}
+    return Segment(**known)  # type: ignore[arg-type]  # as the tests give them
+
+
+def limits(**data: JsonValue) -> Steered:
+    return Steered(seq=0, at=MOMENT, command=1, action="set", by="ada@box", data=data)
+
+
+def test_a_resumed_run_begins_with_the_limits_that_were_set_last(tmp_path: Path) -> None:
+    settings = RunSettings(tmp_path, window=9, key_limits={"tenant": 4}, rates={"": Rate(5)})
+    given = segment(window=9, limits={"tenant": 4}, rates={"": "5/s"})
+    some = {"window": 3, "limit.tenant": 2, "rate": "1/s", "max-failed": "5%", "budget": 7.5}
+    facts = [given, limits(window=2), limits(**some, deadline=60.0), given]
+    found, held = with_limits_set(settings, facts)
+    assert held == some, "a deadline is of one session"
+    assert (found.window, found.key_limits) == (3, {"tenant": 2})
+    assert found.rates == {"": Rate(1)}
+    assert (str(found.max_failed), found.budget, found.queue_depth) == ("5%", 7.5, None)
+    assert with_limits_set(settings, [given, given]) == (settings, {})
+
+
+def test_what_a_session_is_given_anew_wins_over_what_was_set_before(tmp_path: Path) -> None:
+    settings = RunSettings(tmp_path, window=50)
+    facts = [segment(window=9), limits(**{"window": 3, "queue-depth": 8}), segment(window=50)]
+    found, held = with_limits_set(settings, facts)
+    assert held == {"queue-depth": 8}
+    assert (found.window, found.queue_depth) == (50, 8)
 
 
 # A pytest that is killed between a command, its fact and its effect

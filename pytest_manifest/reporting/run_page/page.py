@@ -28,7 +28,7 @@ from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file
-from pytest_manifest.reporting.figures import slowed_phrases
+from pytest_manifest.reporting.figures import action_phrases, slowed_phrases
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import columns
 from pytest_manifest.reporting.run_page.sections import section_documents
@@ -313,6 +313,7 @@ class PageMetadata:
         remarks = [
             *run.findings,
             *slowed_phrases(run.throttled),
+            *action_phrases(run.actions),
             *([f"The run gave up: {run.error}"] if run.error else []),
         ]
         return {
