@@ -151,7 +151,7 @@ def _messages(
     found: schema.SummaryStatistics,
     described: schema.SummaryRun,
 ) -> Iterator[str]:
-    """Yield the run's error, warnings and advice, what slowed and who steered it, as a quotation."""
+    """Yield error, warnings and advice, what slowed a run and who steered it, as a quotation."""
     messages = [f"the run gave up: {run.error}"] if run.error is not None else []
     messages += [*run.warnings, *figures.slowed_phrases(described.throttled)]
     messages += [*figures.action_phrases(described.actions), *found.advice]

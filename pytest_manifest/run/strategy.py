@@ -153,7 +153,6 @@ class Strategy(ABC):
             max_failed=None if settings.max_failed is None else str(settings.max_failed),
             budget=settings.budget,
             limits=dict(settings.key_limits),
-            window=settings.window,
             rates={one_line(redact(key)): str(rate) for key, rate in settings.rates.items()},
             queue_depth=settings.queue_depth,
             window=None if settings.send_only else settings.window_for(slots),

@@ -39,7 +39,6 @@ class Segment(RunFact, kind=Kind.SEGMENT):
     window: int | None = None
     """How fast at most, like ``200/s``, by the key that it is of; "": the whole run."""
     queue_depth: int | None = None
-    window: int | None = None
 
 
 @named_value
