@@ -187,6 +187,7 @@ class Engine(Part):
                 context.window,
                 context.facts,
                 context.pressure,
+                context.clock,
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)

@@ -21,7 +21,7 @@ from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.run import send_queue
-from pytest_manifest.run.fact_log import FactLog, stamp
+from pytest_manifest.run.fact_log import ClockWatch, FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.pressure import Pressure
 from pytest_manifest.run.settings import FailureLimit
@@ -353,6 +353,7 @@ class Sender:
     _window: int
     _facts: FactLog
     _pressure: Pressure
+    _clock: ClockWatch
 
     def __post_init__(self) -> None:
         results = self._ledger.facts.of_kind(SendResult)
@@ -473,6 +474,7 @@ class Sender:
 
         Returns the result, and the number of the sending in the order of facts.
         """
+        self._clock.look()  # at this very moment: by its time what is reported is believed
         self._sent_at = utc_now()
         with self._ledger.transaction():
             names = [attempt.task_id for attempt in batch]
