@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 258,
-    "lines of code of the package": 44_219,
+    "modules of the package": 259,
+    "lines of code of the package": 44_329,
     "options": 34,
     "options and settings": 53,
-    "words of the documents": 59_202,
-    "lines of the tests": 120_438,
+    "words of the documents": 59_312,
+    "lines of the tests": 120_484,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
