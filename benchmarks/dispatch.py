@@ -26,7 +26,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run.fact_log import FactLog
+from pytest_manifest.run.fact_log import ClockWatch, FactLog
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.pressure import Health, Pressure
 from pytest_manifest.run.schedule import Schedule, Sender
@@ -80,7 +80,8 @@ def by_sender(
         schedule.start()
         facts = FactLog(ledger)
         unheld = Pressure(facts, {}, None, lambda: ("", 0), health=Health(None, [], []), keys=None)
-        sender = Sender(ledger, publisher, schedule, flights, len(attempts), facts, unheld)
+        parts = ledger, publisher, schedule, flights, len(attempts), facts, unheld
+        sender = Sender(*parts, ClockWatch(ledger))
         began = time.perf_counter()
         while sender.has_room:
             error = sender.send_some()

@@ -374,7 +374,13 @@ def limits(**data: JsonValue) -> Steered:
 def test_a_resumed_run_begins_with_the_limits_that_were_set_last(tmp_path: Path) -> None:
     settings = RunSettings(tmp_path, window=9, key_limits={"tenant": 4}, rates={"": Rate(5)})
     given = segment(window=9, limits={"tenant": 4}, rates={"": "5/s"})
-    some = {"window": 3, "limit.tenant": 2, "rate": "1/s", "max-failed": "5%", "budget": 7.5}
+    some: dict[str, JsonValue] = {
+        "window": 3,
+        "limit.tenant": 2,
+        "rate": "1/s",
+        "max-failed": "5%",
+        "budget": 7.5,
+    }
     facts = [given, limits(window=2), limits(**some, deadline=60.0), given]
     found, held = with_limits_set(settings, facts)
     assert held == some, "a deadline is of one session"
