@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 44_329,
     "options": 34,
     "options and settings": 53,
-    "words of the documents": 59_312,
-    "lines of the tests": 120_484,
+    "words of the documents": 59_622,
+    "lines of the tests": 120_490,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
