@@ -365,6 +365,7 @@ def test_a_crash_that_a_receipt_reports_is_a_death(make: Make) -> None:
     run.send("e0", "e1")
     run.start("e0", "e1")
     run.judge("e0", "crashed", state="crashed")
+    assert len(look(run).notices) == 1
     run.die("e0")
     found = look(run)
     assert [one.kind for one in found.series.flags] == ["worker"]
