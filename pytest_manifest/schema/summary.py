@@ -37,7 +37,7 @@ class SummaryThrottle(fields.Document):
 
 
 class SummaryAction(fields.Document):
-    """What an operator did to the run while it went on."""
+    """An action of an operator on the run while it went on."""
 
     at: fields.Time
     """When it took effect."""
