@@ -26,6 +26,7 @@ from pytest_manifest.plugin import run_history, run_options, stacks
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.coordination import KnownRuns
 from pytest_manifest.plugin.manifest_store import report_unselected, select
+from pytest_manifest.plugin.option_kinds import naming_sources
 from pytest_manifest.plugin.plans import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.plugin.run_options import refuse_unwritable
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
@@ -66,7 +67,11 @@ class SessionDispatch:
         refuse_unwritable(context.config, self._options)
         stacks.put_root_on_path(self._options)
         quiet_console(context.config)
-        with user_errors(), nothing_thrown_away(owns_process=context.owns_process):
+        with (
+            naming_sources(context.config),
+            user_errors(),
+            nothing_thrown_away(owns_process=context.owns_process),
+        ):
             if self._options.audit:
                 self._audit()
             elif stacks.nothing_to_resume(self._manifests):

@@ -170,22 +170,26 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
 
     Makes folders that are missing.
     """
-    for option, path, mode in _reports(config, options):
-        try:
-            target = Path(os.path.realpath(path))
-            if mode is None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            else:
-                folder_of(target, mode)
-            with tempfile.TemporaryFile(dir=target.parent):
-                pass
-            if target.exists():  # refuses a read-only file too, though its folder would let us
-                target.open("ab").close()
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise pytest.UsageError(
-                f"{option}={path}: cannot be written ({why}), so nothing was sent; name another"
-            ) from error
+    with naming_sources(config):
+        for option, path, mode in _reports(config, options):
+            try:
+                _try_to_write(Path(os.path.realpath(path)), mode)
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                raise pytest.UsageError(
+                    f"{option}={path}: cannot be written ({why}), so nothing was sent; name another"
+                ) from error
+
+
+def _try_to_write(target: Path, mode: int | None) -> None:
+    if mode is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        folder_of(target, mode)
+    with tempfile.TemporaryFile(dir=target.parent):
+        pass
+    if target.exists():  # refuses a read-only file too, though its folder would let us
+        target.open("ab").close()
 
 
 def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path, int | None]]:

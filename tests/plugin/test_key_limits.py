@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import INI, Project
 
 MEMORY = "--manifest-broker=memory://"
 M = "--manifest=m.jsonl"
@@ -93,10 +93,12 @@ def test_an_unknown_key_is_refused_before_anything_is_sent(project: Project) -> 
         ]
     )
     of_tenants(project, "..")
-    result = project.run(M, MEMORY, "--manifest-key-limit=tenant=2")
+    project.write("pytest.ini", f"{INI}addopts = --manifest-key-limit=tenant=2\n")
+    result = project.run(M, MEMORY)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = 'has a key \'tenant\'; they have none, like "key": {"tenant": *'
     result.stderr.fnmatch_lines(
-        ['*no entry of m.jsonl has a key \'tenant\'; they have none, like "key": {"tenant": *']
+        [f"*no entry of m.jsonl {said}; --manifest-key-limit is in addopts of pytest.ini"]
     )
     assert project.ledgers() == []
 

@@ -220,6 +220,7 @@ CONFLICTS = [
         ("--manifest-report=notes/run.md", ""),
         ("--junitxml=notes/run.xml", ""),
         ("manifest_report=", "manifest_report = notes/run.html"),
+        ("--manifest-report=", "addopts = --manifest-report=notes/run.html"),
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused(
@@ -234,6 +235,8 @@ def test_a_report_that_cannot_be_written_is_refused(
     assert str(caught.value).startswith(target.partition("=")[0] + "=")
     assert "/notes/run." in str(caught.value)
     assert "cannot be written (" in str(caught.value)
+    is_named = "; --manifest-report is in addopts of pytest.ini" in str(caught.value)
+    assert is_named == ini.startswith("addopts")
 
 
 def test_reports_that_can_be_written_leave_no_trace(pytester: pytest.Pytester) -> None:

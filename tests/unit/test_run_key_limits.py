@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import read_manifest
+from pytest_manifest.run.pressure import KeyRates, Pair
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import SPARE, Budget, FirstAttempts, KeyLimits
+from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.reasons import noted
 from tests.unit.run_rig import Plan, rig
@@ -120,6 +122,35 @@ def test_what_has_ended_is_looked_up_once_and_only_where_it_makes_room() -> None
     assert not limits.has_room(pair)
     assert not limits.has_room(pair)
     assert asked == [first.task_id], "the other is new"
+
+
+class NotedRates(KeyRates):
+    """Rates that note what is counted."""
+
+    def __init__(self, rates: Mapping[str, Rate]) -> None:
+        super().__init__(rates)
+        self.taken: list[tuple[Pair, int]] = []
+
+    def take(self, pair: Pair, number: int = 1) -> None:
+        """Note it."""
+        self.taken.append((pair, number))
+        super().take(pair, number)
+
+
+def test_what_is_not_sent_after_all_counts_towards_no_rate() -> None:
+    """One message each, by each of its keys; a key that has a rate alone needs no limit."""
+    rates = NotedRates({"host": Rate(1.0, "h")})
+    limits = KeyLimits({"tenant": 2}, rates)
+    (attempt,) = keyed([{"tenant": "a", "host": "h"}])
+    pairs = limits.pairs_of(attempt.entry)
+    assert pairs == (("host", "h"), ("tenant", "a"))
+    assert limits.has_room(("host", "h"))
+    limits.sent(attempt.entry)
+    assert not limits.has_room(("host", "h"))
+    assert limits.has_room(("tenant", "a"))
+    limits.cancel(attempt.task_id, attempt.entry)
+    assert limits.has_room(("host", "h"))
+    assert rates.taken == [*((pair, 1) for pair in pairs), *((pair, -1) for pair in pairs)]
 
 
 def test_very_many_values_are_looked_through_where_they_have_doubled() -> None:

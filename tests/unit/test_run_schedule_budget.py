@@ -190,6 +190,18 @@ def test_an_attempt_is_reserved_and_charged_once() -> None:
     assert not budget.has_reservations
 
 
+def test_a_budget_that_is_raised_allows_more() -> None:
+    """And one that is lowered less; what was spent and reserved stays."""
+    (entry,) = (one.entry for one in priced(0.5))
+    budget = Budget(1, {"a": Decimal("0.75")})
+    assert not budget.allows(entry)
+    budget.set_limit(1.3)
+    assert budget.limit == Decimal("1.3")
+    assert budget.allows(entry)
+    budget.set_limit(0.5)
+    assert budget.reached
+
+
 def test_a_budget_that_is_spent_has_no_next_entry() -> None:
     """Nor has one without an entry to come."""
     (entry,) = (one.entry for one in priced(0.5))

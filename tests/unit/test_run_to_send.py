@@ -126,6 +126,38 @@ def test_what_is_put_before_and_behind_keeps_its_place(key: str) -> None:
     assert list(queue) == [*known, righter]
 
 
+@pytest.mark.parametrize("by_keys", [False, True])
+@pytest.mark.parametrize("lean", [False, True])
+def test_what_is_dropped_is_never_sent(manifest: Manifest, *, lean: bool, by_keys: bool) -> None:
+    """Of whatever lane, also what was put back or added; the others keep their places."""
+    places = array("I", range(6))
+    known = FirstAttempts(RUN, manifest, places) if lean else held(manifest, places)
+    queue = SendQueue(known, range(6), KeyLimits({"tenant": 9}) if by_keys else None)
+    first = queue.popleft()
+    left, right, later = numbered("left") + numbered("e-3", "right", key="a")
+    queue.appendleft(first)
+    queue.appendleft(left)
+    queue.append(right)
+    queue.append(later)
+    gone = queue.drop({"e-0", "e-1", "e-3", "e-4", "nobody"})
+    assert sorted(one.task_id for one in gone) == sorted(
+        one.task_id for one in (first, known[1], known[3], known[4], right)
+    )
+    assert list(queue) == [left, known[2], known[5], later]
+    assert queue.drop({"e-0", "e-3"}) == []
+    assert queue.remove({one.task_id for one in (left, right)}) == [left]
+    assert [queue.popleft() for _ in range(3)] == [known[2], known[5], later]
+    assert not queue
+
+
+def test_a_lane_whose_first_is_dropped_goes_by_its_next() -> None:
+    """It would stand still else, with others whose keys have room."""
+    queue = SendQueue(numbered("a", "b", "c", key="x"), range(3), KeyLimits({"tenant": 9}))
+    assert [one.entry.id for one in queue.drop({"a"})] == ["a"]
+    assert [queue.popleft().entry.id for _ in range(2)] == ["b", "c"]
+    assert queue.drop({"a", "b", "c"}) == []
+
+
 class Counted(list[Attempt]):
     """Attempts that note what is read of them, and in which way."""
 
