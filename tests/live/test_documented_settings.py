@@ -19,6 +19,7 @@ VALUES: Mapping[str, str] = {
     "MANIFEST_LOG_LEVEL": "WARNING",
     "MANIFEST_LOG_JOBS": "0",
     "MANIFEST_RESULT_LIMIT": "2048",
+    "MANIFEST_STACKS": "1",
 }
 
 
