@@ -346,6 +346,27 @@ def test_what_may_still_be_in_a_queue_is_not_sent_beside_itself() -> None:
         assert len(made.ledger.attempts.of_entry("b")) == 1
 
 
+def test_what_has_run_unheard_is_not_sent_beside_itself() -> None:
+    """Its report waits in the store while the looks show the job to be nowhere."""
+    with rig(Plan((entry("a"), entry("b")), owned=False)) as made:
+        made.step()
+        begun(made)
+        asked(made, "cancel", entries=["b"])
+        assert made.kind("b") == "cancelled"
+        made.world.kill(first(made), restart=0.0)  # the next one knows of no revocation
+        made.world.clock.sleep(1.0)
+        worker = first(made)
+        made.world.take(worker)
+        delivery = made.world.begin(worker)
+        assert delivery is not None
+        made.world.end(worker, delivery, "succeeded")
+        made.told.clear()
+        answer = asked(made, "requeue", entries=["b"])
+        assert not answer.applied
+        assert len(made.ledger.attempts.of_entry("b")) == 1
+        assert len(made.world.of(made.task_id("b"))) == 1
+
+
 def test_nothing_is_sent_again_once_sending_is_over() -> None:
     entries = (entry("a", idempotent=True), entry("b"), entry("c"))
     with rig(Plan(entries, max_failed=0, window=2)) as made:
