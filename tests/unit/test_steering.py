@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pytest_manifest.run.invariants import corrections, losses, repetitions, sen
 from pytest_manifest.run.repeating import places
 from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.facts import Recalled
 from pytest_manifest.schema.run_facts import Action
 from tests.unit.resume_rig import entry as plain
 from tests.unit.resume_rig import resume_rig
@@ -332,6 +334,23 @@ def test_a_cancelled_entry_is_sent_as_the_same_attempt_where_it_was_not_sent_yet
         assert made.order == ["a", "c", "b"]
         assert all(row.attempt == 1 for row in made.ledger.attempts.all())
         consistent(made)
+
+
+def test_whose_revocation_it_is_is_written_before_it_is_sent() -> None:
+    """Else, killed in between, the next session takes it for somebody's."""
+    with rig(Plan((entry("a"), entry("b")), owned=False)) as made:
+        made.step()
+        known: list[str] = []
+
+        def revoke(task_ids: Sequence[str], terminate: bool = False) -> None:
+            with Ledger.open(made.ledger.path) as ledger:
+                known.extend(one.job for one in ledger.facts.of_kind(Recalled))
+            assert not terminate
+            assert set(task_ids) <= set(known)
+
+        made.publisher.revoke = revoke  # type: ignore[method-assign]  # looks at the moment
+        asked(made, "cancel", entries=["b"])
+        assert known == [made.task_id("b")]
 
 
 def test_what_may_still_be_in_a_queue_is_not_sent_beside_itself() -> None:
