@@ -27,6 +27,7 @@ from pytest_manifest.run.pressure import names_of
 from pytest_manifest.run.repeating import GOING_ON, Repeating, places
 from pytest_manifest.run.resume_rules import NOT_SENT, Decision
 from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.search import SNAPSHOT_GAP
 from pytest_manifest.run.settings import FailureLimit, Rate
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Recalled
@@ -36,8 +37,6 @@ from pytest_manifest.verdict.problems import Cancelled
 
 SHOWN: Final = 5
 """Entries that a message names."""
-BETWEEN_LOOKS: Final = 0.3
-"""Seconds from one look for a job to the next: one that moves between two places is in neither."""
 
 _Setting: TypeAlias = tuple[JsonValue, Callable[[], None]]
 
@@ -149,6 +148,8 @@ class Steerable(Protocol):
     def withhold(self, skipped: Sequence[Skipped]) -> None: ...
     def cancel(self, task_ids: Collection[str], *, running: bool) -> None: ...
     def note_told(self, before: Mapping[str, VerdictStatus]) -> None: ...
+    @property
+    def poll_once(self) -> Callable[[], None]: ...
 
 
 class Steering(Part):
@@ -371,13 +372,22 @@ class Steering(Part):
         at = places(self._ledger, names)
         told = {name: one.status for name, one in self._ledger.verdicts.reasons(names).items()}
         # What got lost on its way to the broker is lined up, to be published once more.
-        chosen = {one for one in names if at[one] in ("waiting", "running")}
-        chosen -= self._schedule.unsent()
-        unsent = [one for one in names if at[one] in GOING_ON and one not in chosen]
-        ended = [one for one in names if at[one] == "ended" and told[one] != "passed"]
+        lined_up = self._schedule.unsent()
+        awaited = {one.entry.id for one in self._pending.by_task_id.values()}
+        unsent = [
+            one for one in names if at[one] in GOING_ON and (at[one] == "unsent" or one in lined_up)
+        ]
+        chosen = {one for one in names if at[one] in GOING_ON and one in awaited}.difference(unsent)
+        # Also what an earlier session has given up: no later one sends it.
+        ended = [
+            one for one in names if at[one] in (*GOING_ON, "ended") and told.get(one) != "passed"
+        ]
+        ended = [one for one in ended if one not in chosen and one not in unsent]
         changed = bool(unsent or chosen)
         data: dict[str, JsonValue] = {"entries": [*unsent, *sorted(chosen), *ended]}
         self._note(command, changed=changed, data=data)
+        with self._ledger.transaction():  # before anything is revoked
+            self._facts.write()
         self._schedule.cancelled |= {*unsent, *chosen, *ended}
         self._engine.note_told({name: told[name] for name in (*unsent, *chosen) if name in told})
         if unsent:
@@ -389,7 +399,7 @@ class Steering(Part):
             "never_sent": len(unsent),
             "taken_back": len(chosen) - len(left),
             "under_way": len(left),
-            "ended_before": sum(place == "ended" for place in at.values()),
+            "ended_before": len(ended) + sum(told.get(one) == "passed" for one in names),
             "cancelled_before": sum(place == "dropped" for place in at.values()),
             "asked_for_since": len(since),
             "unknown": [name for name, place in at.items() if place == "absent"],
@@ -439,6 +449,11 @@ class Steering(Part):
         names, unsafe = names_in(command.data), bool(command.data.get("unsafe"))
         repeating = Repeating(self._ledger, self._context.manifest, names)
         doubts = self._may_be_there(repeating.doubtful)
+        if repeating.doubtful:  # what has ended before the looks may have been reported since
+            self._engine.poll_once()
+            if self._context.look_at_store() is False:
+                doubts = list(repeating.doubtful.values())
+            repeating = Repeating(self._ledger, self._context.manifest, names)
         coming = self._schedule.unsent() | {one.entry.id for one in self._pending.attempts()}
         refused = repeating.refusals(unsafe=unsafe, doubts=doubts, coming=coming)
         without = {one.entry for one in refused}
@@ -459,7 +474,8 @@ class Steering(Part):
         if self._locator is None or not doubtful:
             return list(doubtful.values())
         first = self._locator.snapshot(doubtful.keys())
-        self._signals.stop.wait(BETWEEN_LOOKS)
+        if self._signals.stop.wait(SNAPSHOT_GAP):
+            return list(doubtful.values())
         second = self._locator.snapshot(doubtful.keys())
         gone = compare(first, second, doubtful, started={}).missing
         return [name for task_id, name in doubtful.items() if task_id not in gone]

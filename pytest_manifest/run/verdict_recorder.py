@@ -407,6 +407,9 @@ class VerdictRecorder(Part):
         for task_id, why in reasons.items():
             job = self._pending.by_task_id.get(task_id)
             self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
+        if "operator" in reasons.values():  # whose revocation it was is known after a kill, too
+            with self._ledger.transaction():
+                self._facts.write()
         try:
             self._context.publisher.revoke(list(reasons), terminate=terminate)
         except StackError as error:

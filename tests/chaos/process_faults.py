@@ -50,10 +50,11 @@ def kill_pool_child(stage: Stage) -> None:
 def kill_worker(stage: Stage) -> None:
     """kill -9 of a whole worker: main process and, by its supervisor or the system, its pool."""
     stage.moment()
-    _kill_a_worker(stage)
+    kill_worker_now(stage)
 
 
-def _kill_a_worker(stage: Stage) -> None:
+def kill_worker_now(stage: Stage) -> None:
+    """kill -9 of a worker at this moment."""
     workers = stage.stack.workers()
     victim = stage.rng.choice(workers)
     children = victim.children(recursive=True)
@@ -140,7 +141,7 @@ def kill_driver_before_publishing(stage: Stage) -> None:
     """kill -9 of pytest when the run is in the ledger, and nothing has been sent."""
     stage.until(lambda: "planned" in stage.attempt_states(), "the run is planned")
     stage.pause(0.02)
-    _kill_driver(stage)
+    kill_driver(stage)
 
 
 def kill_driver_within_a_batch(stage: Stage) -> None:
@@ -150,14 +151,14 @@ def kill_driver_within_a_batch(stage: Stage) -> None:
     stage.until(proxy.held.is_set, "a batch is half sent")
     assert "intent" in stage.attempt_states()
     stage.pause(0.2)
-    _kill_driver(stage)
+    kill_driver(stage)
     proxy.release()
 
 
 def kill_driver_after_publishing(stage: Stage) -> None:
     """kill -9 of pytest at some time of the run."""
     stage.moment(1, len(stage.members) // 2)
-    _kill_driver(stage)
+    kill_driver(stage)
 
 
 def kill_driver_and_perhaps_worker(stage: Stage) -> None:
@@ -165,10 +166,11 @@ def kill_driver_and_perhaps_worker(stage: Stage) -> None:
     kill_driver_after_publishing(stage)
     stage.pause(0.5)
     if stage.rng.random() < 0.5:
-        _kill_a_worker(stage)
+        kill_worker_now(stage)
 
 
-def _kill_driver(stage: Stage) -> None:
+def kill_driver(stage: Stage) -> None:
+    """kill -9 of pytest at this moment."""
     stage.strike()
     stage.hits.append((stage.session.pid, stage.injected or 0.0))
     # What its private stack ran goes down with it.

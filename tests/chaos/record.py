@@ -132,8 +132,10 @@ def read_sendings(ledgers: Iterable[Path]) -> list[Sending]:
 
 def outcome_of(kind: str) -> str:
     """How a report must show a verdict: what could not be told is an error, never a failure."""
-    if kind in ("passed", "skipped"):
+    if kind == "passed":
         return kind
+    if kind in ("skipped", "cancelled", "withdrawn"):
+        return "skipped"
     return "error" if kind in ("lost", "unknown", "pending") else "failed"
 
 

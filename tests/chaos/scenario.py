@@ -14,6 +14,7 @@ from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestToolError
 from tests.chaos.executions import count, read_lines
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
+from tests.chaos.operator_faults import steering_flaws
 from tests.chaos.reconcile import Account, Books, reconcile
 from tests.chaos.record import Told, read_outcomes, read_sendings, read_starts, read_verdicts
 from tests.chaos.session import Family
@@ -167,6 +168,7 @@ def _broken_promises(stage: Stage) -> list[str]:
     for path in stage.ledgers():
         try:
             found += islice(broken_in(StoredRun.open(path)), MOST_BROKEN)
+            found += steering_flaws(path)
         except ManifestToolError as error:
             found.append(f"{path.name} cannot be checked: {error}")
     return found

@@ -12,6 +12,7 @@ from tests.chaos import process_faults as processes
 from tests.chaos import receipt_faults as receipts
 from tests.chaos.scenario import Scenario
 from tests.chaos.scenarios_of_networks import NETWORKS
+from tests.chaos.scenarios_of_operators import OPERATORS
 from tests.chaos.scenarios_of_peers import PEERS
 from tests.chaos.scenarios_of_trees import TREES
 from tests.chaos.stacks import WAYS, Setup
@@ -290,4 +291,5 @@ DRIVER = (
     Scenario("ledger's reader killed", (plain(16), safe(8)), processes.kill_reader, ONE),
 )
 
-SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER, *PEERS, *NETWORKS, *TREES)
+OTHERS = (*PEERS, *NETWORKS, *TREES, *OPERATORS)
+SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER, *OTHERS)

@@ -83,6 +83,17 @@ def ignore(self, key, sec):
     raise Ignore()
 
 
+@app.task(name="chaos.fails", bind=True)
+def fails(self, key, sec):
+    """Fails the first time."""
+    mark = HERE / f"failed-{key}"
+    if not mark.exists():
+        count("start", self, key)
+        mark.touch()
+        raise ValueError("not the first time")
+    return run(self, key, sec)
+
+
 class Opaque:
     """Neither JSON nor a pickle."""
 

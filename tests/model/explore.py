@@ -20,6 +20,7 @@ DEPTH = 2_000_000
 Settings = Mapping[str, int]
 
 FAST: Settings = {"WHOLE_LOOKS": 1}
+STEERED: Settings = {"WHOLE_LOOKS": 1, "WORKERS": 1, "CRASHES": 0, "ORDERS": 2}
 RESUMED: Settings = {"WHOLE_LOOKS": 1, "WORKERS": 1, "SESSIONS": 2, "CRASHES": 0}
 
 
@@ -27,7 +28,8 @@ RESUMED: Settings = {"WHOLE_LOOKS": 1, "WORKERS": 1, "SESSIONS": 2, "CRASHES": 0
 class Exploration:
     """A variant of the model, and what is to come of it.
 
-    ``red``: the promise that must be found broken, None where all must hold; 7 stands for L1.
+    ``red``: the promise that must be found broken, None where all must hold; 7 stands for L1, and 8
+    for what is promised to an operator.
     """
 
     name: str
@@ -81,6 +83,10 @@ HOLDS: Sequence[Exploration] = (
         "turned away, a redelivery, resumed", {**RESUMED, "REFUSALS": 1, "REDELIVERIES": 1}
     ),
     Exploration("two entries", {**FAST, "ENTRIES": 2, "ALIKE": 1, "WORKERS": 1, "CRASHES": 0}),
+    Exploration("an operator's two commands", STEERED),
+    Exploration(
+        "an operator's command, pytest killed, resumed", {**RESUMED, "KILLS": 1, "ORDERS": 1}
+    ),
     Exploration(
         "L1: every session ends", {**FAST, "WORKERS": 1, "CRASHES": 1, "OUTAGES": 1, "LIVENESS": 1}
     ),
@@ -135,6 +141,18 @@ BROKEN: Sequence[Exploration] = (
         rule=25,
     ),
     Exploration("a second message has a deadline of its own", FAST, 7, rule=16),
+    Exploration(
+        "a resume forgets what was cancelled", {**RESUMED, "KILLS": 1, "ORDERS": 1}, 8, rule=26
+    ),
+    Exploration("a retry forgets what was cancelled", {**FAST, "ORDERS": 1}, 8, rule=27),
+    Exploration("a requeue does not look for the job", STEERED, 8, rule=28),
+    Exploration(
+        "the answer is written before the effect",
+        {**RESUMED, "KILLS": 1, "ORDERS": 1},
+        8,
+        rule=29,
+    ),
+    Exploration("a requeue reads no reports after its looks", STEERED, 2, rule=30),
     Exploration("the run has no deadline", {**FAST, "WORKERS": 1, "LIVENESS": 1}, 7, rule=15),
 )
 
@@ -180,7 +198,7 @@ def table(explored: Sequence[Explored]) -> str:
     lines = ["| promise | model | states | s | found |", "|---|---|---|---|---|"]
     for one in explored:
         it = one.exploration
-        promise = {None: "S1-S6", 7: "L1"}.get(it.red, f"S{it.red}")
+        promise = {None: "S1-S6", 7: "L1", 8: "steering"}.get(it.red, f"S{it.red}")
         if it.red is None and it.is_liveness:
             promise = "L1"
         found = "broken" if one.is_red else "holds" if one.is_whole else "not explored whole"

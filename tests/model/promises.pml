@@ -14,6 +14,7 @@
  * ALIKE             no entry is idempotent, or acknowledged late
  * WHOLE_LOOKS       a look is one step
  * CRASHES, PAUSES, REDELIVERIES, FLUSHES, REFUSALS, KILLS, OUTAGES    how often each may happen
+ * ORDERS            how many commands an operator may give: cancel, requeue, pause, resume (of one entry)
  */
 
 #ifndef ENTRIES
@@ -45,6 +46,9 @@
 #endif
 #ifndef OUTAGES
 #define OUTAGES 0
+#endif
+#ifndef ORDERS
+#define ORDERS 0
 #endif
 #ifndef WORKERS
 #define WORKERS 2
@@ -105,7 +109,7 @@ bit store_up;
 #define INTENT 2
 #define SENT 3
 #define UNCERTAIN 4
-mtype = { open, passed, duplicated, lost, crashed, unknown, timed_out, turned_away };
+mtype = { open, passed, duplicated, lost, crashed, unknown, timed_out, turned_away, cancelled };
 typedef Attempt { unsigned state : 3; unsigned starts : 2; unsigned ends : 2; bit refused; }
 Attempt ledger[TASKS];
 mtype verdict[ENTRIES];             /* `open`: the entry has none */
@@ -113,6 +117,26 @@ bit emptied;                        /* the store was emptied once: no silence pr
 bit begun;                          /* a first session has been there: the next one resumes */
 bit lock;
 bit looking;                        /* between the two looks: no visibility timeout is as short as that */
+
+#if ORDERS
+/* What an operator has asked for, in the ledger: the command that is not answered, and the next one. */
+#define CANCEL 1
+#define REQUEUE 2
+#define PAUSE 3
+#define RESUME 4
+byte order[2], orders = ORDERS;
+bit dropped;                        /* by the facts: cancelled, and not asked for again since */
+bit noted;                          /* the fact of the unanswered command is there */
+bit revoked[TASKS];                 /* a worker may have heard that it is not to begin this */
+#define ASKED_FOR (order[1] == REQUEUE || (order[0] == REQUEUE && order[1] != CANCEL))
+#define WANTED ((!dropped || ASKED_FOR) && (order[0] != CANCEL || order[1] == REQUEUE) && order[1] != CANCEL)
+#define PAUSED paused
+#else
+#define WANTED true
+#define dropped false
+#define noted false
+#define PAUSED false
+#endif
 
 /* Chosen at the beginning. */
 bit idempotent[ENTRIES];            /* it may run twice, and may be sent twice */
@@ -136,6 +160,11 @@ bit insisted[ENTRIES];              /* the user had it sent although it may have
 bit tried[ENTRIES];                 /* it was sent, or tried, so that its deadline counts */
 byte told[ENTRIES];         /* how often this session has told its first verdict */
 bit corrected;                      /* this session has changed a `passed` that it had told */
+#if ORDERS
+bit off;                            /* a cancel took effect, or was answered, and no requeue since */
+bit repeated;                       /* the second attempt is an operator's */
+bit still;                          /* a pause was answered in this session, and no resume since */
+#endif
 bit fails;                          /* this session exits with an error for it */
 
 /* n: its number on the page. ONLY=n holds the run to that one, so that it is seen red by itself. */
@@ -212,9 +241,20 @@ inline flush_store() {
     :: d_step { pauses && WORKS(w) -> pauses--; silent[w] = 1 } \
     :: d_step { silent[w] -> silent[w] = 0 }
 
+#if ORDERS
+#define GIVE(what) :: d_step { orders && !order[1] -> orders--; \
+    if :: !order[0] -> order[0] = what :: else -> order[1] = what fi }
+#define DROPS(c) :: d_step { revoked[TASK(c)] && copy[c].place == HELD && WORKS(copy[c].by) && store_up -> \
+    stream[TASK(c)].refused = 1; lose(c); i = 0 }
+#endif
+
 active proctype World()
 {
     do
+#if ORDERS
+    GIVE(CANCEL) GIVE(REQUEUE) GIVE(PAUSE) GIVE(RESUME)
+    DROPS(0) DROPS(1) DROPS(2) DROPS(3)
+#endif
     BROKER_AND_WORKERS(0) BROKER_AND_WORKERS(1) BROKER_AND_WORKERS(2) BROKER_AND_WORKERS(3)
 #if ENTRIES > 1
     BROKER_AND_WORKERS(4) BROKER_AND_WORKERS(5) BROKER_AND_WORKERS(6) BROKER_AND_WORKERS(7)
@@ -250,7 +290,7 @@ active proctype Clock()
 /* The newest attempt of an entry. */
 #define NEWEST(t) (ledger[t].state != NONE && ((t) % 2 == 1 || ledger[OTHER(t)].state == NONE))
 #define OUT(t) (ledger[t].state >= INTENT)
-#define INFERRED(v) (v == lost || v == crashed || v == unknown || v == timed_out)
+#define INFERRED(v) (v == cancelled || v == lost || v == crashed || v == unknown || v == timed_out)
 #define FINAL(v) (v != open && v != unknown)
 
 /* Commit a verdict, then tell it. `reported`: it follows from a report, which may be late. */
@@ -319,7 +359,7 @@ inline send_anew(t) {
 inline infer(t, v) {
     waits[t] = 0;
     if
-    :: (v == lost || v == crashed || v == unknown) && idempotent[ENTRY(t)] && t % 2 == 0 ->
+    :: (v == lost || v == crashed || v == unknown) && idempotent[ENTRY(t)] && t % 2 == 0 && (!dropped || BROKEN(27)) ->
         send_anew(t)
     :: else ->
         if
@@ -476,7 +516,7 @@ inline give_up(t, is_emptied) {
     :: waits[t] && found[t] == L_ORPHAN -> infer(t, (is_emptied || emptied -> unknown : crashed))
     :: else ->
         if
-        :: !ledger[t].starts && !is_emptied && unsure[t] && !again[t] && (!emptied || idempotent[ENTRY(t)]) ->
+        :: !ledger[t].starts && !is_emptied && unsure[t] && !again[t] && (!emptied || idempotent[ENTRY(t)]) && (!dropped || BROKEN(27)) ->
             again[t] = 1; unsure[t] = 0; waits[t] = 0; scheduled[t] = 1 /* the same attempt once more */
         :: else ->
             if
@@ -487,11 +527,19 @@ inline give_up(t, is_emptied) {
     fi
 }
 
+#if ORDERS
+inline answer() { order[0] = order[1]; order[1] = 0; noted = 0 }
+#define HAS_BEGUN(c) (copy[c].place >= GIVEN && copy[c].place <= ENDED)
+#endif
+
 /* What a resumed run does about an entry whose newest attempt this is. */
 inline decide(t) {
     if
     :: !NEWEST(t) || (verdict[ENTRY(t)] == passed) -> waits[t] = 0
-    :: NEWEST(t) && verdict[ENTRY(t)] != passed && !OUT(t) ->
+    :: NEWEST(t) && verdict[ENTRY(t)] != passed && !OUT(t) && !(WANTED || BROKEN(26)) ->
+        waits[t] = 0;
+        if :: verdict[ENTRY(t)] == open -> give(ENTRY(t), unknown, 0) :: else fi
+    :: NEWEST(t) && verdict[ENTRY(t)] != passed && !OUT(t) && (WANTED || BROKEN(26)) ->
         verdict[ENTRY(t)] = open; scheduled[t] = 1; tried[ENTRY(t)] = 0; entry_over[ENTRY(t)] = 0
     :: else ->
         if
@@ -504,7 +552,7 @@ inline decide(t) {
             waits[t] = 0;
             may_have_run = ledger[t].starts || ledger[t].ends || (emptied && !ledger[t].refused);
             if
-            :: t % 2 == 0 && (idempotent[ENTRY(t)] || !may_have_run || unsafe) ->
+            :: t % 2 == 0 && (idempotent[ENTRY(t)] || !may_have_run || unsafe) && (WANTED || BROKEN(26)) ->
                 insisted[ENTRY(t)] = insisted[ENTRY(t)] || (may_have_run && unsafe);
                 verdict[ENTRY(t)] = open; send_anew(t)
             :: else -> /* left */
@@ -525,6 +573,12 @@ inline decide(t) {
 /* A second message of a task id goes out only where there is no first one, and none has run. */
 #define IS_GONE(t) (!ran[t] && copy[2 * (t)].place == NOWHERE && copy[2 * (t) + 1].place == NOWHERE)
 
+#if ORDERS
+#define IS_OUT(t) (copy[2 * (t)].place != NOWHERE || copy[2 * (t) + 1].place != NOWHERE)
+#define PROMISE_TO_OPERATORS(n) PROMISE(8, !off && !still && !(repeated && n == 1 && IS_OUT(0)))
+#else
+#define PROMISE_TO_OPERATORS(n) skip
+#endif
 #define SESSION_OVER goto ended
 #define ENTRY_OVER(t) \
     :: d_step { waits[t] && entry_over[ENTRY(t)] && store_up && IN_TIME -> \
@@ -532,8 +586,8 @@ inline decide(t) {
     :: d_step { scheduled[t] && entry_over[ENTRY(t)] && IN_TIME && !BROKEN(16) -> \
         scheduled[t] = 0; give(ENTRY(t), timed_out, 0); i = 0 }
 #define SEND(n) \
-    :: d_step { IN_TIME && TO_SEND(n) -> \
-        PROMISE(7, !entry_over[ENTRY(n)]); tried[ENTRY(n)] = 1; scheduled[n] = 0; t = n; \
+    :: d_step { IN_TIME && TO_SEND(n) && !PAUSED -> \
+        PROMISE(7, !entry_over[ENTRY(n)]); PROMISE_TO_OPERATORS(n); tried[ENTRY(n)] = 1; scheduled[n] = 0; t = n; \
         ledger[n].state = (BROKEN(1) -> PLANNED : INTENT) } -> goto send
 #ifdef LIVENESS
 #define IN_TIME (!run_over || BROKEN(15))
@@ -555,6 +609,9 @@ proctype Pytest(bit me)
     byte found[TASKS];
     bit silent_first, silent_second, took_out, unsafe, may_have_run, resuming, gone;
     byte t;
+#if ORDERS
+    bit paused, gone_by_look;
+#endif
 
 session:
     atomic {
@@ -570,7 +627,10 @@ session:
 
 work:
         do
-        :: d_step { !ANY_WAITS && !ANY_SCHEDULED -> skip } -> SESSION_OVER
+        :: d_step { !ANY_WAITS && !ANY_SCHEDULED && !noted -> skip } -> SESSION_OVER
+#if ORDERS
+        :: order[0] && IN_TIME -> goto obey
+#endif
 
         /* Send: the intent, the message, and what came of it: three steps, between which it may die. */
         SEND(0) SEND(1)
@@ -591,7 +651,7 @@ work:
 #endif
 
         /* The run's time is over, whatever is up or away. */
-        :: d_step { RUN_OVER ->
+        :: d_step { RUN_OVER && !noted -> /* a session obeys before it looks at the time */
             if :: store_up -> read_stream() :: else fi;
             for (EACH_ENTRY(i)) {
                 if
@@ -622,6 +682,77 @@ uncertain: skip;
             if :: BROKEN(4) && !again[t] -> again[t] = 1; waits[t] = 0; scheduled[t] = 1 :: else fi;
             t = 0 }
         goto work;
+
+#if ORDERS
+obey: skip;
+        /* The first command that has no answer. The fact comes before the effect, the answer after. */
+        d_step { t = (ledger[1].state != NONE) };
+        if
+        :: order[0] == PAUSE -> paused = 1
+        :: order[0] == RESUME -> paused = 0
+        :: order[0] == CANCEL && BROKEN(29) -> d_step { answer(); off = 1; i = 0 } -> goto cancel
+        :: order[0] == CANCEL && !BROKEN(29) -> goto cancel
+        :: order[0] == REQUEUE -> goto repeat
+        fi;
+        d_step { still = paused; answer(); t = 0; i = 0 }
+        goto work;
+cancel: skip;
+        d_step { /* the fact; what is not sent has its verdict with it */
+            if
+            :: verdict[0] == passed -> skip
+            :: else ->
+                dropped = 1; noted = !BROKEN(29); off = 1;
+                if
+                :: scheduled[t] -> scheduled[t] = 0; give(0, cancelled, 0)
+                :: !scheduled[t] && !waits[t] && !OUT(t) -> verdict[0] = cancelled
+                :: else
+                fi
+            fi;
+            i = 0 }
+        if :: waits[t] -> d_step { revoked[t] = 1 } :: else fi;
+        d_step { /* our own broker's queue gives it back */
+            if
+            :: waits[t] && moves ->
+                for (j : 0 .. 1) { if :: copy[2 * t + j].place == QUEUED -> lose(2 * t + j) :: else fi };
+                j = 0
+            :: else
+            fi;
+            i = 0 }
+        if
+        :: d_step { store_up && !SOMEBODY_SILENT && waits[t] && mark ->
+            read_stream();
+            if
+            :: waits[t] && !ledger[t].starts && !HAS_BEGUN(2 * t) && !HAS_BEGUN(2 * t + 1) -> waits[t] = 0; give(0, cancelled, 0)
+            :: else
+            fi;
+            i = 0 }
+        :: true -> skip /* it is judged by what is reported of it */
+        fi;
+        d_step { if :: BROKEN(29) -> skip :: else -> answer() fi; t = 0; i = 0 }
+        goto work;
+repeat: skip;
+        d_step { /* what has no end that was reported is looked for, twice */
+            gone_by_look = BROKEN(28) || ledger[t].state == PLANNED || ledger[t].ends || ledger[t].refused || (!IS_OUT(t) && !SOMEBODY_SILENT) }
+        if
+        :: d_step { store_up -> /* and what is reported by then is read */
+            if :: !BROKEN(30) -> read_stream() :: else fi;
+            if :: !mark -> emptied = 1 :: else fi;
+            may_have_run = ledger[t].starts || ledger[t].ends || emptied;
+            if
+            :: verdict[0] == open || verdict[0] == passed || !gone_by_look || (may_have_run && !idempotent[0]) || (OUT(t) && t == 1) -> skip /* refused */
+            :: else ->
+                dropped = 0; noted = 1; off = 0; told[0] = 0; verdict[0] = open;
+                if
+                :: OUT(t) -> repeated = 1; send_anew(t)
+                :: else -> scheduled[t] = 1; tried[0] = 0; entry_over[0] = 0
+                fi
+            fi;
+            may_have_run = 0; gone_by_look = 0; i = 0 }
+        :: !store_up -> gone_by_look = 0 /* refused, with that as its reason */
+        fi;
+        d_step { answer(); t = 0; i = 0 }
+        goto work;
+#endif
 
 look:
         look_twice();
@@ -669,6 +800,23 @@ resolve: skip;
         d_step {
             for (EACH_TASK(i)) { decide(i) }
             i = 0;
+#if ORDERS
+            /* A requeue that was kept is carried out by that, or refused; a cancel before it comes to nothing. */
+            if
+            :: ASKED_FOR ->
+                if
+                :: scheduled[0] || scheduled[1] ->
+                    repeated = repeated || scheduled[1]; dropped = 0; off = 0;
+                    if :: order[0] == CANCEL -> order[0] = 0 :: else fi
+                :: else
+                fi;
+                if :: order[1] == REQUEUE -> order[1] = 0 :: else -> order[0] = order[1]; order[1] = 0 fi;
+                noted = 0
+            :: order[0] == REQUEUE && order[1] == CANCEL -> answer() /* it was cancelled since */
+            :: order[0] == PAUSE || order[0] == RESUME -> answer() /* of a session that has ended */
+            :: else
+            fi;
+#endif
             mark = mark || emptied /* a stream that begins anew is marked, and the ledger knows why */
         }
         d_step { clear_looks(); resuming = 0 }
@@ -677,11 +825,17 @@ resolve: skip;
     goto cleanup;
 
 ended: skip;
+#if ORDERS
+    d_step { PROMISE(8, !noted) };
+#endif
     d_step { PROMISE(6, (ALL_DECIDED)); PROMISE(5, !corrected || fails); i = 0 };
 cleanup: skip;
     d_step {
         kill[0] = 0; kill[1] = 0; lock = 0;
         for (EACH_TASK(i)) { waits[i] = 0; scheduled[i] = 0; unsure[i] = 0; again[i] = 0; asked[i] = 0; news[i] = 0 }
+#if ORDERS
+        paused = 0; still = 0; gone_by_look = 0;
+#endif
         clear_looks(); took_out = 0; unsafe = 0; may_have_run = 0; resuming = 0; gone = 0; t = 0
     }
     goto session

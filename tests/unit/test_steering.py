@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_manifest.run.kept_limits import with_limits_set
 from pytest_manifest.run.repeating import places
 from pytest_manifest.run.settings import Rate, RunSettings
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.facts import Recalled
 from pytest_manifest.schema.run_facts import Action, Segment, Steered
 from tests.unit.ledger_support import MOMENT
 from tests.unit.resume_rig import entry as plain
@@ -336,6 +338,23 @@ def test_a_cancelled_entry_is_sent_as_the_same_attempt_where_it_was_not_sent_yet
         consistent(made)
 
 
+def test_whose_revocation_it_is_is_written_before_it_is_sent() -> None:
+    """Else, killed in between, the next session takes it for somebody's."""
+    with rig(Plan((entry("a"), entry("b")), owned=False)) as made:
+        made.step()
+        known: list[str] = []
+
+        def revoke(task_ids: Sequence[str], terminate: bool = False) -> None:
+            with Ledger.open(made.ledger.path) as ledger:
+                known.extend(one.job for one in ledger.facts.of_kind(Recalled))
+            assert not terminate
+            assert set(task_ids) <= set(known)
+
+        made.publisher.revoke = revoke  # type: ignore[method-assign]  # looks at the moment
+        asked(made, "cancel", entries=["b"])
+        assert known == [made.task_id("b")]
+
+
 def test_what_may_still_be_in_a_queue_is_not_sent_beside_itself() -> None:
     """A broker of others keeps the message of what was cancelled: a worker that starts later may
     run it."""
@@ -346,6 +365,27 @@ def test_what_may_still_be_in_a_queue_is_not_sent_beside_itself() -> None:
         answer = asked(made, "requeue", entries=["b"])
         assert answer.data["left"] == {"b": "its job may still be queued or running"}
         assert len(made.ledger.attempts.of_entry("b")) == 1
+
+
+def test_what_has_run_unheard_is_not_sent_beside_itself() -> None:
+    """Its report waits in the store while the looks show the job to be nowhere."""
+    with rig(Plan((entry("a"), entry("b")), owned=False)) as made:
+        made.step()
+        begun(made)
+        asked(made, "cancel", entries=["b"])
+        assert made.kind("b") == "cancelled"
+        made.world.kill(first(made), restart=0.0)  # the next one knows of no revocation
+        made.world.clock.sleep(1.0)
+        worker = first(made)
+        made.world.take(worker)
+        delivery = made.world.begin(worker)
+        assert delivery is not None
+        made.world.end(worker, delivery, "succeeded")
+        made.told.clear()
+        answer = asked(made, "requeue", entries=["b"])
+        assert not answer.applied
+        assert len(made.ledger.attempts.of_entry("b")) == 1
+        assert len(made.world.of(made.task_id("b"))) == 1
 
 
 def test_nothing_is_sent_again_once_sending_is_over() -> None:
