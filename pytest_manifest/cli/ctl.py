@@ -20,10 +20,11 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.causes import CauseNumbers, Causes
 from pytest_manifest.cli import FOUND, arguments
 from pytest_manifest.cli.output import answer as print_answer
-from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun, find_run, hide_secrets, runs_folder
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import KEPT, Answer
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema.run_facts import Action
 from pytest_manifest.schema.statuses import BAD, outcome_of
@@ -58,14 +59,27 @@ class _Call:
     folder: Path | None
 
     @cached_property
+    def files(self) -> RunFiles:
+        """Return the run's files, once the command wants them: its help needs none."""
+        return RunFiles(find_run(self.name, runs_folder(self.folder)))
+
+    @cached_property
+    def id(self) -> str:
+        """Return the run's id; what is shown of it from here on has no secrets."""
+        hide_secrets()
+        with Ledger.open(self.files.ledger) as ledger:
+            ledger.info.hide_secrets()
+            return ledger.info.read().run
+
+    @cached_property
     def run(self) -> StoredRun:
-        """Return the run, once the command wants it: its help needs none."""
-        return StoredRun.named(self.name, self.folder)
+        """Return the run with its manifest, which takes a while where that is large."""
+        return StoredRun.open(self.files.ledger)
 
     @property
     def is_followed(self) -> bool:
         """Return whether a pytest follows the run."""
-        return is_held(self.run.files.lock)
+        return is_held(self.files.lock)
 
     def give(
         self,
@@ -79,13 +93,13 @@ class _Call:
         kept = action in KEPT
         if not self.is_followed and not kept:
             raise PlanError(
-                f"run {self.run.info.run}: no pytest follows it, so there is nothing to {action}; "
+                f"run {self.id}: no pytest follows it, so there is nothing to {action}; "
                 "--manifest-resume goes on with it"
             )
-        with Ledger.open(self.run.ledger_path, write=True) as ledger:
+        with Ledger.open(self.files.ledger, write=True) as ledger:
             if merged := ledger.info.merged():
                 raise PlanError(
-                    f"run {self.run.info.run} is a merge of {many(len(merged), 'run')}, which no "
+                    f"run {self.id} is a merge of {many(len(merged), 'run')}, which no "
                     "session goes on with: steer those"
                 )
             number = ledger.commands.add(action, _operator(), reason, data)
@@ -111,7 +125,7 @@ class _Call:
         if action in KEPT:
             waiting += ", or --manifest-resume does"
         document: dict[str, JsonValue] = {
-            "run": self.run.info.run,
+            "run": self.id,
             "command": number,
             "action": action,
             "applied": found is not None and found.applied,
