@@ -10,6 +10,7 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
+from pytest_manifest.run.steering import names_in
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict.reasons import reason_of
 from tests.simulation.program import UNKNOWN_TASK
@@ -168,6 +169,15 @@ def _quarantined(end: End) -> Complaint | None:
     return None if starts >= 2 else ("S4", "it killed no two processes")
 
 
+def _rejected(end: End) -> Complaint | None:
+    """What a broker refuses for a while is sent again, unless an operator has cancelled it."""
+    steered = end.ledger.jobs.run_facts().steered
+    dropped = [one for one in steered if one.action == "cancel"]
+    if not any(end.entry.id in names_in(one.data) for one in dropped):
+        return "S6", "that is no end"
+    return ("S4", "it ran") if end.runs else None
+
+
 _CHECKS: Mapping[VerdictStatus, Callable[[End], Complaint | None]] = {
     "passed": _passed,
     "failed": _failed,
@@ -184,4 +194,5 @@ _CHECKS: Mapping[VerdictStatus, Callable[[End], Complaint | None]] = {
     "unknown_task": _unknown_task,
     "expired": _expired,
     "quarantined": _quarantined,
+    "rejected": _rejected,
 }
