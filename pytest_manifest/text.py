@@ -222,9 +222,11 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Format a count: ``1 line``, ``2 lines``, ``2 entries``, ``2 ways``."""
+    """Format a count: ``1 line``, ``2 lines``, ``2 entries``, ``2 ways``, ``2 processes``."""
     if count == 1:
         return f"1 {noun}"
+    if noun.endswith("s"):
+        return f"{count} {noun}es"
     changes = noun.endswith("y") and noun[-2:-1] not in "aeou"
     return f"{count} {noun[:-1]}ies" if changes else f"{count} {noun}s"
 

@@ -179,6 +179,7 @@ def test_a_beginning_has_its_ellipsis_within_the_limit() -> None:
         (0, "entry", "0 entries"),
         (1, "entry", "1 entry"),
         (2, "way", "2 ways"),
+        (2, "process", "2 processes"),
     ],
 )
 def test_a_count_has_its_noun(count: int, noun: str, text: str) -> None:
