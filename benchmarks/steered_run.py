@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from typing import Any, Final
 import psutil
 
 from pytest_manifest.ledger import Ledger, find_runs
+from pytest_manifest.run.steering import names_in
 from tests.processes import temporary_directory
 from tests.services import valkey_server
 
@@ -148,8 +149,8 @@ class Trial:
         files = (self.folder / "ran").iterdir()
         return Counter(line.split()[0] for one in files for line in one.read_text().splitlines())
 
-    def play(self, pause: float) -> list[str]:
-        """Play the whole; return the entries that were cancelled."""
+    def play(self, pause: float) -> None:
+        """Play the whole."""
         for number in range(1, WORKERS + 1):
             self.start_worker(number)
         with self.pytest("--manifest-window=100", "--manifest-repair") as process:
@@ -169,8 +170,7 @@ class Trial:
             self.ctl("set", "window=20")
             self.ended(0.4, process)
             self.ctl("set", "window=200", "max-failed=50%")
-            cancelled = self.unsent(10)
-            self.ctl("cancel", *cancelled, "--reason=poisonous")
+            self.ctl("cancel", *self.unsent(10), "--reason=poisonous")
             self.ended(0.5, process)
             (self.folder / "mended").touch()
             self.ctl("requeue", "--failed", "--reason=the CRM is mended")
@@ -183,7 +183,6 @@ class Trial:
             self.say("pytest goes on")
             process.wait()
             self.say(f"pytest has ended with {process.returncode}")
-        return cancelled
 
     def close(self) -> None:
         for one in self.workers.values():
@@ -192,25 +191,23 @@ class Trial:
             one.wait()
 
 
-def account(trial: Trial, cancelled: Sequence[str]) -> list[str]:
+def account(trial: Trial) -> list[str]:
     """Hold what the tasks wrote down against the record; return what differs."""
     ran = trial.ran()
+    named: dict[str, set[str]] = {"requeue": set(), "cancel": set()}
     with Ledger.open(find_runs(trial.folder / ".manifest" / "runs")[-1]) as ledger:
         statuses = ledger.verdicts.statuses()
-        again = {
-            name
-            for one in ledger.jobs.run_facts().steered
-            if one.action == "requeue"
-            for name in one.data.get("entries", ())  # type: ignore[union-attr]  # a list of names
-        }
         for one in ledger.jobs.run_facts().steered:
             print(f"fact: {one.at:%H:%M:%S} {one.action} by {one.by} {one.reason}")
+            named.setdefault(one.action, set()).update(names_in(one.data))
+    again = named["requeue"]
     print(f"verdicts: {dict(Counter(statuses.values()))}")
     print(f"jobs that ran: {len(ran)}, in all {sum(ran.values())} times; sent again: {len(again)}")
-    wrong = [f"{name} was cancelled and ran" for name in cancelled if ran[name]]
+    dropped = (one for one in named["cancel"] if statuses.get(one) == "cancelled")
+    wrong = [f"{name} was cancelled and ran" for name in dropped if ran[name]]
     wrong += [f"{one} ran {n} times" for one, n in ran.items() if n > 1 + (one in again)]
-    wrong += [f"{one} passed and did not run" for one, status in statuses.items()
-              if status == "passed" and not ran[one]]  # fmt: skip
+    passed = (one for one, status in statuses.items() if status == "passed")
+    wrong += [f"{one} passed and did not run" for one in passed if not ran[one]]
     missing = trial.entries - len(statuses)
     return wrong + ([f"{missing} entries have no verdict"] if missing else [])
 
@@ -227,8 +224,8 @@ def main() -> int:
         broker = stack.enter_context(valkey_server())
         trial = Trial(folder.resolve(), broker, given.entries)
         stack.callback(trial.close)
-        cancelled = trial.play(given.pause)
-        wrong = account(trial, cancelled)
+        trial.play(given.pause)
+        wrong = account(trial)
     for one in wrong[:20]:
         print(f"WRONG: {one}")
     print(f"{len(wrong)} differences")
