@@ -546,5 +546,5 @@ def test_outcomes_tell_errors_from_failures() -> None:
         by_outcome.setdefault(outcome(kind), []).append(kind)
     assert by_outcome["passed"] == ["passed"]
     assert by_outcome["error"] == ["pending", "unknown", "lost"]
-    assert by_outcome["skipped"] == ["withdrawn", "skipped"]
-    assert len(by_outcome["failed"]) == len(get_args(VerdictStatus)) - 6
+    assert by_outcome["skipped"] == ["withdrawn", "cancelled", "skipped"]
+    assert len(by_outcome["failed"]) == len(get_args(VerdictStatus)) - 7

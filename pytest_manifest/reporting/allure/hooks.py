@@ -58,7 +58,9 @@ if TYPE_CHECKING:
 hookimpl = HookimplMarker("allure")
 _UNREADABLE: Final = ManifestToolError, pytest.UsageError, sqlite3.Error
 """What is raised where a manifest or ledger cannot be read."""
-_LEDGER_FIXTURES: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
+_LEDGER_FIXTURES: Final = frozenset(
+    {BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest", "manifest_health"}
+)
 """Fixtures that only read the ledger, so that Allure need not show their times."""
 
 
