@@ -42,7 +42,7 @@ class KnownVerdict:
 def _cancelled(ledger: Ledger) -> set[str]:
     """Return what was cancelled, by the answers alone, and not asked for again since."""
     found = set[str]()
-    query = "SELECT action, answer FROM commands WHERE answer IS NOT NULL ORDER BY answered_at, n"
+    query = "SELECT action, answer FROM commands WHERE answer IS NOT NULL ORDER BY n"
     for action, answer in ledger._db.read(query):
         names = json.loads(answer)["data"].get("entries", ())
         found = found | set(names) if action == "cancel" else found - set(names)
