@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -16,21 +16,20 @@ def with_limits_set(
 ) -> tuple[RunSettings, Mapping[str, JsonValue]]:
     """Return the settings with the limits that operators have set last, and these by their names.
 
-    Such a limit holds until a session is given another value than the one before it was.
+    Such a limit holds until a session is given another value than the one before it had.
     ``facts``: those of the run; the last segment among them is that of this session.
     """
     held: dict[str, JsonValue] = {}
-    before: Mapping[str, object] = {}
+    stretches: list[Segment] = []
     for one in facts:
         if isinstance(one, Segment):
-            given = _given(one)
-            held = {
-                name: value for name, value in held.items() if before.get(name) == given.get(name)
-            }
-            held.pop("deadline", None)  # which is that of one stretch
-            before = given
+            stretches.append(one)
+            held = _without_changed(held, stretches[-2:])
         elif isinstance(one, Steered) and one.action == "set":
             held |= {_name_of(name, value): value for name, value in one.data.items()}
+    before = stretches[-2:][0].window if stretches else None
+    if settings.window not in (None, before):
+        held.pop("window", None)
     limits, rates = dict(settings.key_limits), dict(settings.rates)
     for name, value in held.items():
         kind, _, key = name.partition(".")
@@ -58,13 +57,23 @@ def _name_of(name: str, value: JsonValue) -> str:
     return f"rate.{keyed[0]}" if keyed is not None and keyed[0] else name
 
 
+def _without_changed(
+    held: Mapping[str, JsonValue], stretches: Sequence[Segment]
+) -> dict[str, JsonValue]:
+    """Leave out what the last of two stretches was given otherwise; a deadline is of one alone."""
+    before, now = _given(stretches[0]), _given(stretches[-1])
+    changed = {name for name, value in now.items() if value != before.get(name)}
+    return {name: one for name, one in held.items() if name not in {*changed, "deadline"}}
+
+
 def _given(one: Segment) -> Mapping[str, object]:
-    """Return what a session was given, by the names by which it is set."""
-    return {
-        "window": one.window,
+    """Return what a session was given, by the names by which it is set; not its window, which it
+    always has."""
+    found: dict[str, object] = {
         "max-failed": one.max_failed,
         "budget": one.budget,
         "queue-depth": one.queue_depth,
         **{f"limit.{key}": most for key, most in one.limits.items()},
         **{f"rate.{key}" if key else "rate": rate for key, rate in one.rates.items()},
     }
+    return {name: value for name, value in found.items() if value is not None}

@@ -438,6 +438,16 @@ def test_what_a_session_is_given_anew_wins_over_what_was_set_before(tmp_path: Pa
     assert (found.window, found.queue_depth) == (50, 8)
 
 
+def test_an_option_that_is_not_repeated_is_no_other_value(tmp_path: Path) -> None:
+    """The command that goes on need not say again what the first one had said."""
+    first = segment(window=100, max_failed="2%", limits={"tenant": 4})
+    some: dict[str, JsonValue] = {"window": 20, "max-failed": "9%", "limit.tenant": 2}
+    facts = [first, limits(**some), segment(window=10_000)]
+    found, held = with_limits_set(RunSettings(tmp_path), facts)
+    assert held == some
+    assert (found.window, str(found.max_failed), found.key_limits) == (20, "9%", {"tenant": 2})
+
+
 # A pytest that is killed between a command, its fact and its effect
 
 
