@@ -218,7 +218,17 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
             return None
         else:
             _run_as_completed(session, state)
+            _await_repeats(state)
     return True
+
+
+def _await_repeats(state: ManifestSession) -> None:
+    """Wait for what an operator has sent again, though all tests have run: its corrections."""
+    session_runs, report = state.session_runs, state.report
+    while session_runs.awaits_repeats():
+        if session_runs.changed.wait(min(WAIT, report.poll())):
+            report.poll()
+        session_runs.changed.clear()
 
 
 def _wait_until_sent(report: RunReport) -> None:

@@ -309,6 +309,11 @@ class SessionRuns:
         """Return whether no run will record a further verdict."""
         return all(run.ended.is_set() for run in self.runs)
 
+    def awaits_repeats(self) -> bool:
+        """Return whether a run goes on for entries whose tests have run, and that an operator has
+        sent again."""
+        return any(run.signals.repeats and not run.ended.is_set() for run in self.runs)
+
     def scratch_folder(self) -> Path:
         """Return a folder for ledgers that :meth:`release` removes."""
         if self._scratch is None:

@@ -151,7 +151,7 @@ class Handout:
                 pending = len(self._pending[node])
                 if pending < 2 or 2 * pending <= share:
                     self._give(node, share + 1 - pending)
-        if not self.unassigned:
+        if not (self.unassigned or self._state.session_runs.awaits_repeats()):
             for node in nodes:
                 node.shutdown()
 

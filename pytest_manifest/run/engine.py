@@ -310,11 +310,13 @@ class Engine(Part):
             self._recorder.revoke(dict.fromkeys(task_ids, "operator"), terminate=True)
         back = self._withdrawal.take_back(0.0, "operator", frozenset(task_ids))
         self._recorder.record_judged(back)
-        self._recorder.keep_revoked(set(task_ids) - set(back))
+        certain = set(back) if self._context.is_private else set[str]()
+        self._recorder.keep_revoked(set(task_ids) - certain)
 
     def note_told(self, before: Mapping[str, VerdictStatus]) -> None:
         """Note the verdicts that were reported of what an operator has decided otherwise about."""
         self._recorder.told_before.update(before)
+        self._signals.repeats = len(self._recorder.told_before)
 
     # Its end
 

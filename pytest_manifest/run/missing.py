@@ -56,25 +56,28 @@ class Withdrawal(Part):
         """
         revoked = self._waiting(chosen)
         self._recorder.revoke(dict.fromkeys(revoked, why))
-        removed = self._withdraw(revoked)
+        removed = self._withdraw(revoked, why)
         if seconds:
             self._await_running(seconds)
             # What runs may have started others meanwhile.
             while fresh := self._waiting(chosen) - revoked:
                 revoked |= fresh
                 self._recorder.revoke(dict.fromkeys(fresh, why))
-                removed |= self._withdraw(fresh)
+                removed |= self._withdraw(fresh, why)
                 self._poll()
         asked = set(self._pending.by_task_id) if chosen is None else revoked
         started = self._started_or_unknown(asked) - removed - self._dropped()
         left = self._waiting(chosen) - started
+        if why == "operator" and not self._is_private:
+            # A worker that starts later knows of no revocation: only what is out of the queue, or
+            # was dropped, is certain. All else is judged by what is reported of it.
+            left &= removed | self._dropped()
         back = [self._pending.by_task_id[task_id] for task_id in left]
         for job in back:
             self._facts.recalled(job.task_id, why, "heard", job.entry.id)
-        if (
-            self._is_private
-        ):  # a broker of others may give it to a worker that heard of no revocation
-            self._mark_withdrawn([job for job in back if job.started is None], why)
+        # A broker of others may give the rest to a worker that heard of no revocation.
+        out = [job for job in back if self._is_private or job.task_id in removed]
+        self._mark_withdrawn([job for job in out if job.started is None], why)
         return left
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
@@ -82,11 +85,14 @@ class Withdrawal(Part):
         waiting = self._pending.waiting().intersection(task_ids)
         if self._is_private and waiting:
             self._recorder.revoke(dict.fromkeys(waiting, "deadline"))
-            removed = self._withdraw(waiting) & self._pending.unstarted()
+            removed = self._withdraw(waiting, "deadline") & self._pending.unstarted()
             self._mark_withdrawn([self._pending.by_task_id[i] for i in removed], "deadline")
 
-    def _withdraw(self, task_ids: Collection[str]) -> set[str]:
-        if self._locator is None or not self._is_private or not task_ids:
+    def _withdraw(self, task_ids: Collection[str], why: RecallReason) -> set[str]:
+        """Take these out of their queues where the broker shows them: on a broker of others only
+        what an operator has asked for."""
+        may = self._is_private or why == "operator"
+        if self._locator is None or not may or not task_ids:
             return set()
         try:
             return set(self._locator.withdraw(task_ids))

@@ -179,7 +179,8 @@ class Signals:
 
     ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
     for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
-    ``end_session`` ends the whole session as Ctrl-C does, where there is one.
+    ``end_session`` ends the whole session as Ctrl-C does, where there is one. ``repeats``: entries
+    that have been reported, and are sent again.
     ``held_by_dead``: a worker that is gone holds messages, and nobody may move them here;
     ``health``: the project's, None where it has none.
     ``is_deserted``: the run ended as nobody was there. ``nobody_since``: when the last sign of a
@@ -196,6 +197,7 @@ class Signals:
     stack_failure: Callable[[], str | None] = lambda: None
     health: Callable[[], object] | None = None
     end_session: Callable[[], None] | None = None
+    repeats: int = 0
     nobody_since: float | None = None
     held_by_dead: bool = False
     is_deserted: bool = False

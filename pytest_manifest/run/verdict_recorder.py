@@ -72,6 +72,7 @@ class VerdictRecorder(Part):
             before = self.told_before.pop(verdict.entry, None)
             if before is not None and before != verdict.verdict:
                 self.corrections.append(casebook.Correction(before, verdict))
+        self._signals.repeats = len(self.told_before)
         self._report([verdict for verdict, _ in evaluated])
 
     def poll_once(self) -> None:

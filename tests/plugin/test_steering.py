@@ -91,6 +91,32 @@ def test_a_run_is_paused_and_its_entries_cancelled_and_sent_again(
     consistent(held)
 
 
+@pytest.mark.parametrize(
+    "xdist", [pytest.param((), id="alone"), pytest.param(TWO, id="xdist", marks=LATER)]
+)
+def test_what_is_sent_again_is_awaited_though_all_tests_have_run(
+    project: Project, xdist: tuple[str, ...]
+) -> None:
+    entries = [
+        {"id": "b", "task": "jobs.flaky", "kwargs": {"key": "b"}, "idempotent": True},
+        {"id": "a", "task": "jobs.hold", "kwargs": {"key": "a"}},
+    ]
+    project.manifest("m.jsonl", entries)
+    project.write("hold-a", "")
+    project.break_("b")
+    with running(project, *xdist) as process:
+        eventually(lambda: project.ran()["a"] == 1, within=100, what="a has begun")
+        eventually(lambda: project.verdicts().get("b") == "failed", what="b has failed")
+        (project.path / "broken-b").unlink()
+        assert ctl(project, "requeue", "b")["data"]["entries"] == ["b"]
+        (project.path / "hold-a").unlink()
+        text, _ = process.communicate(timeout=100)
+    assert project.ran() == {"a": 1, "b": 2}
+    assert project.verdicts() == {"a": "passed", "b": "passed"}
+    assert "'b' was failed at first and is passed" in text
+    assert "without a verdict" not in text
+
+
 def test_a_run_is_stopped_from_another_shell_as_by_a_person(held: Project) -> None:
     with running(held, "--override-ini=manifest_grace=1s") as process:
         children = family(process)

@@ -112,7 +112,8 @@ class Truth:
                 self._no_second_attempt(one, others)
             elif ledger.jobs.of_entry(one.entry.id)[-1].own.job.why == "requeue":
                 self.reached["an operator has an entry sent again"] += 1
-                if any(self._world.has(task_id) for task_id in others):
+                there = [name for name in others if name not in self._world.meddled]
+                if any(self._world.has(task_id) for task_id in there):
                     self._complain(f"S2 {one.entry.id}: it is there, and is sent again")
 
     def _no_second_message(self, one: Attempt) -> None:
@@ -185,9 +186,11 @@ class Truth:
         ledger = self._committed()
         is_finished = ledger.info.status == "finished"
         found: dict[str, KnownVerdict] = {}
+        # What was reported since, and has changed no verdict yet, is a new report to an audit.
+        has_news = set(ledger.verdicts.unsettled(len(self._names)))
         for one in ledger.queries.all_verdicts():
             name, verdict = one.verdict.entry, one.verdict
-            if verdict.verdict == "pending":
+            if verdict.verdict == "pending" or name in has_news:
                 continue
             reports = sum(
                 len(ledger.events.receipts(row.task_id)) + len(ledger.events.starts(row.task_id))
