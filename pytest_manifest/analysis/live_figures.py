@@ -214,6 +214,7 @@ class RunFigures:
             recheck.add(fact.job)
 
     def _add_end(self, fact: AddedFact, at: float) -> None:
+        # Any: JSON of five fields of a receipt, each of another type.
         said: list[Any] = json.loads(fact.data) if fact.data else [None] * 5
         state, runtime, by_evidence, by_result, worker = said
         last = self.running.end(fact.job, at, worker)

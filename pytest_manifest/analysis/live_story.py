@@ -9,7 +9,7 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.schema import shown
 from pytest_manifest.schema.facts import Kind
@@ -21,6 +21,8 @@ from pytest_manifest.schema.run_status import (
     StatusThrottle,
 )
 from pytest_manifest.text import cut, one_line
+
+_Fields: TypeAlias = Mapping[str, Any]  # JSON of a fact: its kind says of what types they are
 
 KEPT: Final = 20
 """Actions, throttlings, deaths and flags that are kept, the last ones."""
@@ -76,7 +78,7 @@ class Story:
 
     def add(self, kind: int, at: float, data: str | None) -> None:
         """Take a fact of the run."""
-        fields: dict[str, Any] = json.loads(data) if data else {}
+        fields: _Fields = json.loads(data) if data else {}
         if kind == Kind.SEGMENT:
             self._begin(at, fields)
         elif kind == Kind.SEGMENT_ENDED and self.stretches:
@@ -90,7 +92,7 @@ class Story:
         elif kind == Kind.THROTTLED:
             self._throttle(at, fields)
 
-    def _begin(self, at: float, fields: Mapping[str, Any]) -> None:
+    def _begin(self, at: float, fields: _Fields) -> None:
         if self.stretches:
             start, end = self.stretches[-1]
             self.stretches[-1] = start, self.last if end is None else end
@@ -107,7 +109,7 @@ class Story:
         }
         self.limits = {name: one for name, one in limits.items() if one is not None}
 
-    def _steer(self, at: float, fields: Mapping[str, Any]) -> None:
+    def _steer(self, at: float, fields: _Fields) -> None:
         action, reason = str(fields.get("action", "")), str(fields.get("reason", ""))
         given = fields.get("data") or {}
         data = {
@@ -138,7 +140,7 @@ class Story:
                 kind: FlagKind = "paused" if self.held else "resumed"
                 self.flag(at, kind, f"{action} by {by}")
 
-    def _throttle(self, at: float, fields: Mapping[str, Any]) -> None:
+    def _throttle(self, at: float, fields: _Fields) -> None:
         why, key = short(fields.get("why", ""), 20), short(fields.get("key", ""), 60)
         for place, one in enumerate(self.throttling):
             if one.ended is None and (one.why, one.key) == (why, key):

@@ -90,13 +90,7 @@ class _Picture:
             limits=reader.story.limits,
             actions=[*reversed(reader.story.actions)][:_MOST_ACTIONS],
             throttling=[*reversed(reader.story.throttling)][:_MOST_ACTIONS],
-            series=status.StatusSeries(
-                began=self.info.created_at,
-                width=reader.pace.width,
-                done=reader.pace.done,
-                failed=reader.pace.failed,
-                flags=list(reader.story.flags),
-            ),
+            series=self._series(),
         )
         left_out = {
             "more_causes": len(reader.causes.largest_first(self.moment)) - len(found.causes),
@@ -104,6 +98,16 @@ class _Picture:
             "more_tasks": len(self._known_tasks()) - len(found.tasks),
         }
         return found.model_copy(update=left_out)
+
+    def _series(self) -> status.StatusSeries:
+        pace = self.reader.pace
+        return status.StatusSeries(
+            began=self.info.created_at,
+            width=pace.width,
+            done=pace.done,
+            failed=pace.failed,
+            flags=list(self.reader.story.flags),
+        )
 
     def _eta(self, found: Foreseen) -> status.StatusEta:
         before, at = found.before, found.before_at

@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 259,
-    "lines of code of the package": 44_387,
+    "lines of code of the package": 44_391,
     "options": 34,
     "options and settings": 53,
     "words of the documents": 59_690,
-    "lines of the tests": 120_966,
+    "lines of the tests": 120_984,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -97,7 +97,7 @@ def test_a_run_is_paused_and_its_entries_cancelled_and_sent_again(
 def test_what_is_sent_again_is_awaited_though_all_tests_have_run(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
-    entries = [
+    entries: list[Mapping[str, object]] = [
         {"id": "b", "task": "jobs.flaky", "kwargs": {"key": "b"}, "idempotent": True},
         {"id": "a", "task": "jobs.hold", "kwargs": {"key": "a"}},
     ]

@@ -396,6 +396,25 @@ def test_a_message_that_waits_on_a_redis_of_others_is_taken_out() -> None:
         consistent(made)
 
 
+def test_what_has_run_unheard_is_not_sent_beside_itself() -> None:
+    """Its report waits in the store while the looks show the job to be nowhere."""
+    with rig(Plan((entry("a"), entry("b", deadline=5.0)), owned=False)) as made:
+        made.step()
+        begun(made)
+        made.run(10.0)
+        assert made.kind("b") == "timed_out"
+        worker = made.world.workers["w2@box"]
+        made.world.take(worker)
+        delivery = made.world.begin(worker)
+        assert delivery is not None
+        made.world.end(worker, delivery, "succeeded")
+        made.told.clear()
+        answer = asked(made, "requeue", entries=["b"])
+        assert not answer.applied
+        assert len(made.ledger.attempts.of_entry("b")) == 1
+        assert len(made.world.of(made.task_id("b"))) == 1
+
+
 def test_nothing_is_sent_again_once_sending_is_over() -> None:
     entries = (entry("a", idempotent=True), entry("b"), entry("c"))
     with rig(Plan(entries, max_failed=0, window=2)) as made:
