@@ -179,15 +179,18 @@ class Truth:
 
     # What an audit may change
 
-    def known(self) -> dict[str, KnownVerdict]:
-        """Return each entry's verdict that is final: nothing but a new report changes these."""
+    def known(self, *, with_news: bool = False) -> dict[str, KnownVerdict]:
+        """Return each entry's verdict that is final: nothing but a new report changes these.
+
+        Without those of which something was reported since, unless ``with_news``: to an audit that
+        is a new report. One that it has read, and that says nothing new, leaves the verdict.
+        """
         if self._ledger() is None:
             return {}
         ledger = self._committed()
         is_finished = ledger.info.status == "finished"
         found: dict[str, KnownVerdict] = {}
-        # What was reported since, and has changed no verdict yet, is a new report to an audit.
-        has_news = set(ledger.verdicts.unsettled(len(self._names)))
+        has_news = set() if with_news else set(ledger.verdicts.unsettled(len(self._names)))
         for one in ledger.queries.all_verdicts():
             name, verdict = one.verdict.entry, one.verdict
             if verdict.verdict == "pending" or name in has_news:
@@ -206,7 +209,7 @@ class Truth:
 
         Of one that goes on it may judge what was unknown, or given up, and make nothing green.
         """
-        after = self.known()
+        after = self.known(with_news=True)
         for name, was in before.items():
             now = after.get(name)
             same = now is not None and replace(now, is_finished=was.is_finished) == was
