@@ -20,6 +20,7 @@ from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
+from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 
@@ -31,6 +32,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
     "run-diagnosis": (Diagnosis, "Diagnosis of a run: why it does not move"),
     "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
+    "run-digest": (RunDigest, "Run digest: a run that is over, for a history of many"),
     "run-status": (RunStatus, "Run status: a run at one moment"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (

@@ -21,6 +21,7 @@ PROMISES: Final = "docs/evidence/promises.md#The promises"
 PAGES: Final = (
     *("verdicts", "configuration", "fixtures-and-markers", "commands", "exit-codes"),
     *("manifest-format", "receipt-format", "summary-format", "status-format"),
+    "digest-format",
 )
 """The pages of the reference whose rows are verdicts, options, settings, outcomes and fields."""
 ALL: Final = "*"

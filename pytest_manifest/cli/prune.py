@@ -16,7 +16,7 @@ import typer
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import runs_folder
-from pytest_manifest.errors import DispatchError, LedgerError, PlanError
+from pytest_manifest.errors import DispatchError, LedgerError, ManifestError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.text import plural
@@ -79,7 +79,7 @@ def prune(
     folder: arguments.Folder = None,
     json: arguments.Json = False,
 ) -> None:
-    """Remove old runs.
+    """Remove old runs, and keep their digests for 'manifest history'.
 
     Never one that is unfinished, or that an unfinished one needs, nor the last one of a manifest
     that is to be run only once.
@@ -121,7 +121,8 @@ def _needed(stored: Sequence[_StoredRun]) -> frozenset[str]:
 
 
 def _remove(one: _StoredRun) -> bool:
-    """Remove a run's files; return whether it was there to be removed, and not gone on with."""
+    """Remove a run's files but its digest; return whether it was there, and not gone on with."""
+    from pytest_manifest.analysis.digest import make_digest, write_digest
     from pytest_manifest.run.locks import RunLock
 
     lock = RunLock(RunFiles(one.ledger).lock)
@@ -129,8 +130,13 @@ def _remove(one: _StoredRun) -> bool:
         lock.acquire(one.run)
         if not _StoredRun.read(one.ledger).is_finished:
             return False
-        for path in RunFiles(one.ledger).all():
-            path.unlink(missing_ok=True)
+        files = RunFiles(one.ledger)
+        if not files.digest.exists():
+            with suppress(LedgerError, ManifestError):  # no history of what cannot be read
+                write_digest(make_digest(one.ledger), one.ledger)
+        for path in files.all():
+            if path != files.digest:
+                path.unlink(missing_ok=True)
     except (DispatchError, LedgerError):  # another pytest has it
         return False
     except OSError as error:
@@ -141,7 +147,9 @@ def _remove(one: _StoredRun) -> bool:
 
 
 def _size(one: _StoredRun) -> int:
-    return sum(path.stat().st_size for path in RunFiles(one.ledger).all() if path.exists())
+    files = RunFiles(one.ledger)
+    dropped = (path for path in files.all() if path != files.digest and path.exists())
+    return sum(path.stat().st_size for path in dropped)
 
 
 def _is_only_once(manifest: Path) -> bool:

@@ -26,6 +26,7 @@ kernel's or FUSE's; an automounter counts where nothing is mounted on it."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 """An escaped character, such as a space, in a list of mounts."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
+_NUMBER_FIELD = re.compile(rb'"number": ?([0-9]{1,15})')
 DAMAGE_ERRORS = (sqlite3.Error, UnicodeError)
 """What the sqlite3 module raises on a damaged file; UnicodeError where the message is no text."""
 BUSY_SECONDS = 30.0
@@ -134,7 +135,17 @@ def next_run_number(folder: Path) -> int:
     """Return a number above those of all runs in the folder, unreadable ones included."""
     numbers = [number for *_, number in _runs(folder)]
     numbers += [run_number_of_lock(path) for path in folder.glob("*.lock")]
+    # Of runs that were dropped their digests remain, which are ordered by it.
+    numbers += [_number_of_digest(path) for path in digests_in(folder)]
     return max(numbers, default=0) + 1
+
+
+def _number_of_digest(path: Path) -> int:
+    """Return the number at the head of a digest, without reading the rest; 0: it has none."""
+    with suppress(OSError), path.open("rb") as file:
+        found = _NUMBER_FIELD.search(file.read(500))
+        return 0 if found is None else int(found[1])
+    return 0
 
 
 def run_number_of_lock(lock: Path) -> int:
@@ -178,6 +189,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
 
 WORKER_LOGS = "worker-*.log"
 """The pattern of the workers' logs in the folder of a stack."""
+DIGEST = ".digest.json"
 UNMADE = ".new"
 """What the name of a ledger ends with until it is whole."""
 _UNMADE_RUN = re.compile(rf"\d{{8}}T\d{{6}}-[0-9a-f]{{8}}\.sqlite{re.escape(UNMADE)}")
@@ -217,6 +229,11 @@ class RunFiles:
         """Return where the summary as a JSON document is."""
         return self.ledger.with_suffix(".summary.json")
 
+    @property
+    def digest(self) -> Path:
+        """Return where the digest is, which stays when the ledger is dropped."""
+        return self.ledger.with_suffix(DIGEST)
+
     def worker_log(self, name: str) -> Path:
         """Return where a worker's log of this name is kept."""
         return self.ledger.with_suffix(f".{name}")
@@ -251,6 +268,11 @@ def ledgers_in(folder: Path) -> list[Path]:
     Raises LedgerError where it cannot be read: it may hold any.
     """
     return _files_in(folder, "*.sqlite")
+
+
+def digests_in(folder: Path) -> list[Path]:
+    """Return the digests of runs in a folder, sorted by name; see :func:`ledgers_in`."""
+    return _files_in(folder, f"*{DIGEST}")
 
 
 def _files_in(folder: Path, pattern: str) -> list[Path]:

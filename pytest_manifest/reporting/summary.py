@@ -38,6 +38,7 @@ from pytest_manifest.schema.statuses import BAD
 from pytest_manifest.text import plural, short, short_path
 
 if TYPE_CHECKING:
+    from pytest_manifest.analysis.digest import DigestMaker
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run.invariants import Violation
     from pytest_manifest.run.run import Run
@@ -280,13 +281,17 @@ def complete(report: RunReport, run: Run) -> None:
 
     A fault becomes a warning of the run, and the other files are written all the same.
     """
+    from pytest_manifest.analysis.digest import DigestMaker
+
     if (flower := _flower(run)) is not None:
         add_artifact(report.config, "flower", flower)
     with report.writing("the summary was not written", run), SummaryWriter() as writer:
-        found = summary_of(run, report.config, writer.add)
+        maker = DigestMaker(run.info.entries)
+        found = summary_of(run, report.config, lambda one: maker.add(writer.add(one)))
         writer.finish(found)
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, run.files.summary, FILE_MODE)
+            _write_digest(report, run, maker, found)
         if (copy := report.options.summary) is not None:
             if run is not report.runs[0]:
                 copy = copy.with_name(f"{copy.stem}.{run.info.run}{copy.suffix}")
@@ -314,6 +319,19 @@ def _write_summary(
     with report.writing("the summary was not written", run):
         writer.write(path, mode)
         add_artifact(report.config, "summary", path, run.info.run)
+
+
+def _write_digest(
+    report: RunReport, run: Run, maker: DigestMaker, found: schema.RunSummary
+) -> None:
+    from pytest_manifest.analysis.digest import write_digest
+
+    with (
+        report.writing("the run's digest was not written", run, needed=False),
+        run.read() as ledger,
+    ):
+        number, statistics = len(_readable(run)), found.statistics
+        write_digest(maker.digest(ledger, number, statistics, found.cost.total), run.ledger_path)
 
 
 def _write_markdown(report: RunReport, run: Run, found: schema.RunSummary) -> None:

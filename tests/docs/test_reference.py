@@ -14,7 +14,15 @@ from pydantic import BaseModel
 
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
-from pytest_manifest.schema import Entry, Expectations, Header, Receipt, run_status, summary
+from pytest_manifest.schema import (
+    Entry,
+    Expectations,
+    Header,
+    Receipt,
+    run_digest,
+    run_status,
+    summary,
+)
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.statuses import State, VerdictStatus, outcome
 from tasks.filling.gaps import SAYINGS
@@ -151,6 +159,19 @@ def test_every_field_of_a_status_is_listed() -> None:
     assert list(rows("status-format.md", "state")) == [*get_args(run_status.RunState)]
     text = (REFERENCE / "status-format.md").read_text("utf-8")
     assert all(f"`{code}` (" in text for code in get_args(run_status.NoticeCode))
+
+
+def test_every_field_of_a_digest_is_listed() -> None:
+    """digest-format.md has every field of each part."""
+    parts: dict[str, type[BaseModel]] = {
+        "Digest format": run_digest.RunDigest,
+        "tasks": run_digest.DigestTask,
+        "workers": run_digest.DigestWorker,
+        "listed": run_digest.DigestEntry,
+        "ids": run_digest.DigestIds,
+    }
+    for heading, model in parts.items():
+        assert list(rows("digest-format.md", heading)) == list(model.model_fields), heading
 
 
 def test_every_state_is_named() -> None:

@@ -21,7 +21,10 @@ from tests.owners import (
 TABLES = read()
 OWNED = {key: table for key, table in TABLES.items() if key not in OTHERS}
 ROWS = rows()
-BY_THEIR_MODEL = ("receipt-format.md", "summary-format.md", "status-format.md")
+BY_THEIR_MODEL = (
+    *("receipt-format.md", "summary-format.md", "status-format.md"),
+    "digest-format.md",
+)
 """Their fields are those of models, each of which the page lists by a test of its own."""
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from jsonschema_rs import Draft202012Validator
 
+from pytest_manifest.analysis.digest import make_digest, read_digest
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import parse_moment
 from scripts.schemas import FOLDER
@@ -37,6 +39,18 @@ def newest(project: Project) -> dict[str, Any]:
 
 def ids(rows: list[dict[str, Any]]) -> list[str]:
     return [row["id"] for row in rows]
+
+
+def test_a_digest_is_written_at_the_end(project: Project) -> None:
+    """The same that is made of the ledger later."""
+    project.break_("a")
+    project.manifest("m.jsonl", [{"id": n, "task": "jobs.flaky", "args": [n]} for n in "abc"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
+    ledger = project.ledgers()[-1]
+    written = read_digest(RunFiles(ledger).digest)
+    assert written == make_digest(ledger)
+    assert written is not None
+    assert [(one.id, one.verdict) for one in written.listed] == [("a", "failed")]
 
 
 def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.cli.prune import _needed, _StoredRun, age
 from pytest_manifest.errors import PlanError
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
@@ -45,7 +46,7 @@ def test_an_age_has_a_unit(text: str) -> None:
 
 
 def test_old_runs_go_with_all_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But the newest, the younger and the unfinished ones."""
+    """But the newest, the younger and the unfinished ones; a digest of each stays."""
     monkeypatch.chdir(tmp_path)
     file = write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"})
     first, unfinished, third, last = (
@@ -60,5 +61,7 @@ def test_old_runs_go_with_all_their_files(tmp_path: Path, monkeypatch: pytest.Mo
     said = manifest("prune", "--keep=1", "--older=0h").splitlines()
     assert said[:2] == [f"dropped {first.stem}", f"dropped {third.stem}"]
     assert said[2].endswith("kept: 2 runs, 1 of them old, but unfinished or needed")
-    left = {path.name.split(".")[0] for path in first.parent.iterdir()}
-    assert left == {unfinished.stem, last.stem}
+    left = {path.name for path in first.parent.glob("*") if path.suffix != ".json"}
+    assert {name.split(".")[0] for name in left} == {unfinished.stem, last.stem}
+    kept = [one.run for one in digests_of(first.parent)]
+    assert kept == [first.stem, third.stem]

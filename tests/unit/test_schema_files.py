@@ -14,6 +14,7 @@ from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
+from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 from scripts import schemas
@@ -28,6 +29,7 @@ MODELS: dict[str, type[Document]] = {
     "verdict": Verdict,
     "run-diagnosis": Diagnosis,
     "run-summary": RunSummary,
+    "run-digest": RunDigest,
     "run-status": RunStatus,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
