@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 259,
-    "lines of code of the package": 44_391,
+    "modules of the package": 261,
+    "lines of code of the package": 44_753,
     "options": 34,
     "options and settings": 53,
-    "words of the documents": 59_690,
-    "lines of the tests": 120_984,
+    "words of the documents": 60_524,
+    "lines of the tests": 121_193,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
