@@ -24,6 +24,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import jsonl, manifest_digest
+from pytest_manifest.manifest.yaml_file import open_lines
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
 from pytest_manifest.schema.wire import amount
@@ -241,7 +242,7 @@ class Lines:
             if kept.is_file():
                 return cls(jsonl.open_regular(kept))
             if manifest_digest(info.manifest) == info.sha256:
-                return cls(jsonl.open_regular(info.manifest))
+                return cls(open_lines(info.manifest))
         return None
 
     def close(self) -> None:

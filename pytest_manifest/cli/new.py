@@ -1,4 +1,4 @@
-"""Write entries for a task: of its signature, or of a CSV file's rows."""
+"""Write entries: of a task's signature, a CSV file's rows, a run, or a schedule of beat's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import typer
 from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import answer, check_target
-from pytest_manifest.cli.stored_run import pytest_command
+from pytest_manifest.cli.new_sources import Made, of_beat, of_run
+from pytest_manifest.cli.output import answer, check_target, warn
+from pytest_manifest.cli.stored_run import StoredRun, pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures
 from pytest_manifest.errors import PlanError
+from pytest_manifest.ini import put_on_path
 from pytest_manifest.manifest import dump_entry
 from pytest_manifest.manifest.jsonl import Faults, file_error
 from pytest_manifest.manifest.writer import write_receipt_lines, writing
+from pytest_manifest.manifest.yaml_file import as_yaml, is_yaml
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
 from pytest_manifest.text import plural
@@ -69,8 +72,21 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 def new(
     task: Annotated[
-        str, typer.Option("--from-task", metavar="NAME", help="the task's name, as workers know it")
-    ],
+        str | None,
+        typer.Option("--from-task", metavar="NAME", help="the task's name, as workers know it"),
+    ] = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", autocompletion=arguments.complete_run, help="the entries of a run"
+        ),
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="of that run those that failed, or were skipped for it")
+    ] = False,
+    from_beat: Annotated[
+        bool, typer.Option("--from-beat", help="an entry for each of the app's beat_schedule")
+    ] = False,
     app: Annotated[
         str | None,
         typer.Option(
@@ -89,31 +105,46 @@ def new(
     ] = None,
     output: arguments.Output = None,
     force: arguments.Force = False,
+    folder: arguments.Folder = None,
     json: arguments.Json = False,
 ) -> None:
-    """Write entries for a task.
+    """Write the entries of a manifest: in YAML where FILE ends with .yaml.
 
-    From its signature, or an entry for each row of a CSV file.
+    From a task's signature, of each row of a CSV file, of an earlier run, or of beat's schedule.
     """
     from pytest_manifest.stack.background import default_app
 
     check_target(output, force=force, json=json)
-    signature = TaskSignatures(app or default_app(Path.cwd())).of(task)
+    if (task is not None) + (from_run is not None) + from_beat != 1:
+        raise PlanError("of what? give one of --from-task, --from-run and --from-beat")
+    if task is None and (csv or id_column or meta):
+        raise PlanError("--csv, --id and --meta are of a task; give --from-task, too")
+    if from_run is None and failed:
+        raise PlanError("--failed chooses entries of a run; give --from-run, too")
     if csv is None and (id_column or meta):
         raise PlanError("--id and --meta name columns; give --csv, too")
-    lines = map(dump_entry, _entries(signature, csv, id_column, meta or ()))
+    if from_run is not None:
+        made = of_run(StoredRun.named(from_run, folder), failed=failed)
+    elif from_beat:
+        put_on_path(Path.cwd())
+        made = of_beat(app or default_app(Path.cwd()))
+    else:
+        signature = TaskSignatures(app or default_app(Path.cwd())).of(task or "")
+        made = Made(map(dump_entry, _entries(signature, csv, id_column, meta or ())))
     if output is None:
-        for line in lines:
+        for line in made.lines:
             sys.stdout.buffer.write(line + b"\n")
+        for note in made.notes:
+            warn(note)
         return
-    count = _write(lines, output)
-    said = [f"{plural(count, 'entry')} in {output}"]
-    command = f"{join(pytest_command())} --manifest={output}"
-    if csv is None:
+    count = _write(as_yaml(made.lines) if is_yaml(output) else made.lines, output)
+    said = [f"{plural(count, 'entry')} in {output}", *made.notes]
+    command = f"{join(pytest_command())} --manifest={quote(str(output))}"
+    if task is not None and csv is None:
         said.append("Fill in what stands in <...>, and say what you expect; then check it:")
         command = f"manifest lint {output}"
     document: dict[str, JsonValue] = {"file": str(output), "entries": count, "next": command}
-    answer(document, [*said, f"  {command}"], json=json)
+    answer(document | made.document, [*said, f"  {command}"], json=json)
 
 
 def _write(lines: Iterator[bytes], output: Path) -> int:

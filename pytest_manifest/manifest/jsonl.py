@@ -7,13 +7,14 @@ Bound what is read of a manifest that somebody else may have written.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import re
 import stat
 from bisect import insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeVar
@@ -50,6 +51,27 @@ class _RefusedError(ValueError):
     """A line that is no JSON object of the careful kind; the message is for the user."""
 
 
+class JsonLines(io.BytesIO):
+    """The JSON lines that a file of another format stands for.
+
+    ``numbers``: the line of that file where each of them begins; ``stamp``: see :meth:`stamp_of`.
+    """
+
+    def __init__(self, lines: bytes, numbers: Sequence[int], stamp: tuple[int, int, int]) -> None:
+        super().__init__(lines)
+        self.numbers = numbers
+        self.stamp = stamp
+
+    @staticmethod
+    def stamp_of(file: IO[bytes]) -> tuple[int, int, int]:
+        """Return inode, size and time of change (ns), one of which changes when a file is
+        edited."""
+        if isinstance(file, JsonLines):
+            return file.stamp
+        stat = os.fstat(file.fileno())
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def open_regular(path: Path) -> IO[bytes]:
     """Open a file for reading; raise ManifestError if that fails or it is no regular file."""
     try:
@@ -77,7 +99,7 @@ def read_lines(file: IO[bytes], faults: Faults, *, has_limit: bool = True) -> It
     while raw := file.readline(most + 1 if has_limit else -1):
         number += 1
         if has_limit and len(raw) > most:
-            raise file_error(faults.path, beyond("line"), number)
+            raise file_error(faults.path, beyond("line"), faults.line(number))
         line = Line(number, offset, raw)
         offset += len(raw)
         if number == 1 and raw.startswith(_BOM):
@@ -213,9 +235,13 @@ MOST_COUNTED: Final = 1000
 
 
 class Faults:
-    """The first faults, at ``most`` so many, of the file shown as ``path``, ordered by line."""
+    """The first faults, at ``most`` so many, of the file shown as ``path``, ordered by line.
 
-    def __init__(self, path: Path, most: int = MAX_FAULTS) -> None:
+    ``numbers``: the lines of a file of another format, by those that are read.
+    """
+
+    def __init__(self, path: Path, most: int = MAX_FAULTS, numbers: Sequence[int] = ()) -> None:
+        self._numbers = numbers
         self.path = path
         self._most = most
         self._kept: list[Fault] = []
@@ -232,9 +258,14 @@ class Faults:
         self._read_to = line
         return True
 
+    def line(self, line: int) -> int:
+        """Return the number of a line in the file that the user knows."""
+        return self._numbers[line - 1] if 0 < line <= len(self._numbers) else line
+
     def add(self, line: int, message: str) -> None:
         """Record a fault on ``line`` (from 1; 0: the file as a whole)."""
-        insort(self._kept, Fault(self.path, line, message), key=lambda fault: fault.line)
+        fault = Fault(self.path, self.line(line), message)
+        insort(self._kept, fault, key=lambda fault: fault.line)
         if len(self._kept) > self._most:
             self._kept.pop()
             self._more += 1

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl, scan
+from pytest_manifest.manifest.yaml_file import open_lines
 from pytest_manifest.schema import Entry, Header
 
 
@@ -122,7 +123,7 @@ class Manifest:
             remarks = frozenset(self.summary.remarks)
             for number, raw in enumerate(file, self.summary.header_line + 1):
                 if number not in remarks:
-                    yield jsonl.Line(number, offset, raw)
+                    yield jsonl.Line(self.summary.shown_line(number), offset, raw)
                 offset += len(raw)
 
     def outlines(self, entry_ids: Iterable[str] | None = None) -> Iterator[Outline]:
@@ -209,14 +210,15 @@ class Manifest:
     def line_of(self, entry_id: str) -> int:
         """Return the number, from 1, of the entry's line; raise KeyError where there is none."""
         position = self._position[entry_id]
-        return position + self.summary.header_line + 1 + bisect_right(self._before, position)
+        before = self.summary.header_line + bisect_right(self._before, position)
+        return self.summary.shown_line(position + before + 1)
 
     def moved(self, path: Path) -> Manifest:
         """Return this manifest under its file's new path; raise ManifestError if it is unreadable.
 
         The file at ``path`` is read as a new manifest where its content differs.
         """
-        with jsonl.open_regular(path) as file:
+        with open_lines(path) as file:
             same = self._is_this(file)
         if not same:
             return read_manifest(path)
@@ -244,7 +246,7 @@ class Manifest:
 
     def open(self) -> IO[bytes]:
         """Open the file after its header; raise ManifestError where its content was changed."""
-        file = jsonl.open_regular(self._file)
+        file = open_lines(self._file)
         if not self._is_this(file):
             file.close()
             raise self._changed()

@@ -6,7 +6,6 @@ Check a manifest's ids: unique, each ``after`` names an entry, and no circles.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import tempfile
 from array import array
@@ -20,6 +19,7 @@ from sys import intern
 from typing import IO, Any, Final
 
 from pytest_manifest.manifest import jsonl
+from pytest_manifest.manifest.yaml_file import open_lines
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.text import whole_text
@@ -63,7 +63,7 @@ class _Ids:
         for line, entry_id, first in self._db.execute(_TWICE):
             faults.add(
                 line,
-                f"entry id {entry_id!r} was used on line {first} already; "
+                f"entry id {entry_id!r} was used on line {faults.line(first)} already; "
                 "ids must be unique within a manifest, so rename one",
             )
         for line, wanted in self._db.execute(_UNKNOWN):
@@ -71,15 +71,16 @@ class _Ids:
                 line, f"'after' names {wanted!r}, which no entry here has; correct or remove"
             )
         for circle in islice(_circles(lambda: self._db.execute(_WAITS)), jsonl.MAX_FAULTS):
-            faults.add(circle[0], self._waiting_for_one_another(circle))
+            faults.add(circle[0], self._waiting_for_one_another(circle, faults))
 
-    def _waiting_for_one_another(self, circle: Sequence[int]) -> str:
+    def _waiting_for_one_another(self, circle: Sequence[int], faults: jsonl.Faults) -> str:
         """Say which entries wait for one another: all, or those at both ends of a long circle."""
         more = len(circle) - 2 * _RING_END
         shown = circle if more <= 0 else (*circle[:_RING_END], *circle[-_RING_END:])
         name = "SELECT id FROM ids WHERE line = ?"
         names = [self._db.execute(name, (line,)).fetchone()[0] for line in shown]
-        way = [f"{name!r} (line {line})" for name, line in zip(names, shown, strict=True)]
+        lines = map(faults.line, shown)
+        way = [f"{name!r} (line {line})" for name, line in zip(names, lines, strict=True)]
         if more > 0:
             way.insert(_RING_END, f"... {more:,} more ...")
         return (
@@ -128,6 +129,7 @@ class Summary:
     ``header`` always has ``entries`` and ``sha256``, also where the file has no header line, and
     ``header_line`` is 0; ``remarks`` are the numbers, from 1, of the lines with comments and of the
     blank ones at the end. ``stamp`` changes when the file does. ``traits``: what each entry has.
+    ``numbers``: the lines of a file in YAML, by those that it stands for.
     """
 
     path: Path
@@ -139,6 +141,11 @@ class Summary:
     stamp: tuple[int, int, int]
     traits: bytes
     remarks: Sequence[int] = ()
+    numbers: Sequence[int] = ()
+
+    def shown_line(self, line: int) -> int:
+        """Return the number of a line in the file as the user knows it."""
+        return self.numbers[line - 1] if self.numbers else line
 
 
 TAGS, AFTER, KEY, EXPECTS = 1, 2, 4, 8
@@ -169,7 +176,7 @@ def manifest_digest(path: Path) -> str:
 
     The entries are not checked. Raises ManifestError where the file cannot be read.
     """
-    with jsonl.open_regular(path) as file:
+    with open_lines(path) as file:
         return digest_of(file, path)
 
 
@@ -200,8 +207,7 @@ def is_header(document: dict[str, Any] | None, raw: bytes) -> bool:
 
 def stamp_of(file: IO[bytes]) -> tuple[int, int, int]:
     """Return inode, size and time of change (ns), one of which changes when a file is edited."""
-    stat = os.fstat(file.fileno())
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return jsonl.JsonLines.stamp_of(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +238,9 @@ def scan(
     Faults name ``shown`` instead of ``path`` where it is given. ``is_new``: the file was not
     accepted before, so that it has limits, and placeholders are faults. Raises ManifestError.
     """
-    with jsonl.open_regular(path) as file:
-        faults = jsonl.Faults(shown or path, most_faults)
+    with open_lines(path) as file:
+        numbers = file.numbers if isinstance(file, jsonl.JsonLines) else ()
+        faults = jsonl.Faults(shown or path, most_faults, numbers)
         try:
             with closing(sqlite3.connect("", isolation_level=None)) as db:
                 return _Scan(faults, file, places, _Ids(db), is_new=is_new).run()
@@ -286,6 +293,7 @@ class _Scan:
             stamp=stamp,
             traits=bytes(self.traits),
             remarks=self.remarks or (),
+            numbers=self.file.numbers if isinstance(self.file, jsonl.JsonLines) else (),
         )
 
     def _take(self, line: jsonl.Line) -> bytes:

@@ -105,8 +105,13 @@ def _hook_up(config: pytest.Config, state: ManifestSession) -> SessionHooks | No
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
-    # Only files that the command line names; others are the user's data.
-    if file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
+    # Only files that the command line names; others are the user's data, and those in YAML may be
+    # the tests of another plugin.
+    if file_path.suffix in (".yaml", ".yml"):
+        state = known_session(parent.config)
+        if state is None or file_path.resolve() not in state.manifests.files:
+            return None
+    elif file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
     from pytest_manifest.plugin.collection import collect_file
 

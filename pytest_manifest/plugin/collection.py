@@ -326,7 +326,7 @@ def _marked(
             "or @pytest.mark.manifest('FILE.jsonl')"
         )
     name = mark.args[0]
-    if name.endswith(".jsonl"):
+    if name.endswith((".jsonl", ".yaml", ".yml")):
         path = state.options.root / name
         if not path.is_file():
             raise pytest.UsageError(f"{metafunc.definition.nodeid}: there is no manifest {path}")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.files import copy_privately
+from pytest_manifest.files import copy_privately, write_whole
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.manifest.writer import sync
+from pytest_manifest.manifest.yaml_file import is_yaml, open_lines
 from pytest_manifest.run.strategy import NOT_OURS
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import canonical
@@ -33,7 +34,11 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     target = RunFiles(ledger).manifest(manifest.sha256)
     scratch = target.with_suffix(".new")
     try:
-        copy_privately(manifest.path, scratch)
+        if is_yaml(manifest.path):
+            with open_lines(manifest.path) as file:
+                write_whole(scratch, file.read())
+        else:
+            copy_privately(manifest.path, scratch)
         sync(scratch)
         scratch.replace(target)
     except OSError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_support import as_json, manifest, refusal, write_manifest
+from pytest_manifest.manifest import manifest_digest, read_manifest
+from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 
 APP = """
 from __future__ import annotations
@@ -240,6 +241,12 @@ def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
         ),
         (["--from-task=shop.any", "--csv=none.csv"], "none.csv: it cannot be read"),
         (["--from-task=shop.any", "--id=x"], "--id and --meta name columns"),
+        (["--from-run=last", "--from-beat"], "give one of --from-task, --from-run and --from-beat"),
+        (["-o", "m.jsonl"], "give one of --from-task, --from-run and --from-beat"),
+        (["--from-run=last", "--csv=rows.csv"], "--csv, --id and --meta are of a task"),
+        (["--from-beat", "--failed"], "--failed chooses entries of a run; give --from-run, too"),
+        (["--from-run=last", "--failed"], "there is no run in"),
+        (["--from-beat"], "cli_shop:app has no beat_schedule"),
         (["--from-task=shop.any", "-o", "pytest.ini"], "pytest.ini: is there already"),
         (["--from-task=shop.any", "--json"], "--json describes a file"),
     ],
@@ -295,3 +302,76 @@ def test_what_an_app_does_not_accept_is_a_fault(folder: Path) -> None:
         "argument picture.name",
         "argument picture.size.width",
     ]
+
+
+def test_entries_are_written_as_yaml_where_the_files_name_says_so(folder: Path) -> None:
+    """They are the same lines, and so have the same digest."""
+    Path("rows.csv").write_text("item,count,note\nno,7,\n", "utf-8")
+    for name in ("m.jsonl", "m.yaml"):
+        as_json("new", "--from-task=shop.price", "--csv=rows.csv", "-o", name)
+    text = Path("m.yaml").read_text("utf-8")
+    assert text == (
+        '- id: price-1\n  task: shop.price\n  kwargs: {"item": "no", "count": 7, "note": ""}\n'
+    )
+    assert manifest_digest(Path("m.yaml")) == manifest_digest(Path("m.jsonl"))
+
+
+BEAT = """
+from datetime import timedelta
+from celery.schedules import crontab
+
+app.conf.beat_schedule = {
+    "nightly": {
+        "task": "shop.price",
+        "schedule": crontab(hour=3, minute=0),
+        "args": ("pen", 2),
+        "kwargs": {"ratio": 0.1},
+        "options": {"queue": "night", "expires": timedelta(hours=1), "serializer": "json"},
+    },
+    "often": {"task": "shop.any", "schedule": 30.0},
+}
+"""
+
+
+def test_beats_schedule_is_a_manifest(folder: Path) -> None:
+    """Each entry of it, with arguments and options; what an entry cannot have is named."""
+    Path("cli_shop.py").write_text(APP + BEAT, "utf-8")
+    found = as_json("new", "--from-beat", "-o", "beat.jsonl")
+    assert (found["entries"], found["left_out"]) == (2, {"nightly": ["serializer"]})
+    nightly, often = read_manifest(Path("beat.jsonl"))
+    assert nightly.model_dump(mode="json", exclude_unset=True) == {
+        "id": "nightly",
+        "task": "shop.price",
+        "args": ["pen", 2],
+        "kwargs": {"ratio": 0.1},
+        "queue": "night",
+        "expires": 3600,
+        "meta": {"schedule": "<crontab: 0 3 * * * (m/h/dM/MY/d)>"},
+    }
+    assert (often.id, often.task, often.args, often.meta) == (
+        "often",
+        "shop.any",
+        [],
+        {"schedule": "30.0"},
+    )
+    said = manifest("new", "--from-beat", "-o", "beat.jsonl", "--force")
+    assert "'nightly': left out serializer" in said
+
+
+def test_what_failed_in_a_run_is_a_manifest(folder: Path) -> None:
+    """With what was skipped for it; an entry waits no more for what has passed."""
+    file = write_manifest(
+        Path("m.jsonl"),
+        {"id": "a", "task": "shop.any", "args": [1]},
+        {"id": "b", "task": "shop.any", "after": ["a"], "tags": ["x"]},
+        {"id": "c", "task": "shop.any", "after": ["a", "b"], "idempotent": True},
+        {"id": "d", "task": "shop.any"},
+    )
+    make_run(file, 1, ["passed", "failed", "skipped", None])
+    found = as_json("new", "--from-run=last", "--failed", "-o", "again.jsonl")
+    assert (found["entries"], found["might_run_twice"]) == (2, ["b"])
+    again = {one.id: one for one in read_manifest(Path("again.jsonl"))}
+    assert (again["b"].after, again["b"].tags, again["c"].after) == ([], ["x"], ["b"])
+    assert as_json("new", "--from-run=last", "-o", "all.jsonl")["entries"] == 4
+    said = manifest("new", "--from-run=last", "--failed", "-o", "again.yaml")
+    assert "1 entry may have run and is not idempotent: 'b'" in said
