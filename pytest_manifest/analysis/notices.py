@@ -49,6 +49,13 @@ def things_to_know(figures: RunFigures, found: RunStatus) -> list[StatusNotice]:
     return every[:MOST_NOTICES]
 
 
+def silence_of(found: RunStatus) -> StatusNotice | None:
+    """Return what is to know of a run of which nothing is heard; None where it goes on."""
+    if found.state == "left":
+        return _left(found)
+    return None if found.is_over else next(_quiet(found), None)
+
+
 def clock_of(at: datetime) -> str:
     """Return a moment as these sentences name it."""
     return f"{at:%H:%M} UTC"

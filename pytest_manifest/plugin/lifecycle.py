@@ -98,6 +98,16 @@ class SessionHooks:
             from pytest_manifest.plugin.live import LivePages
 
             self._config.pluginmanager.register(LivePages(self._options), "manifest-live")
+        o = self._options
+        if (o.notify or o.webhook or o.ping) and not (self._is_worker or o.only_plans or o.check):
+            self._notify()
+
+    def _notify(self) -> None:
+        if self._options.may_dispatch:
+            from pytest_manifest.plugin.notifying import Notifications
+
+            notifications = Notifications(self._config, self._options)
+            self._config.pluginmanager.register(notifications, "manifest-notifications")
 
     def _begin(self) -> None:
         """Begin to start the private stack, so that it comes up while pytest collects tests.

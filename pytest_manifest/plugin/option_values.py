@@ -77,6 +77,21 @@ def task_patterns(given: Given) -> tuple[str, ...]:
     return given.need(_words(given), "it names no task; write names or patterns, like 'shop.*'")
 
 
+EVENTS: Final = ("first_failure", "stalled", "late", "recovered", "finished")
+"""As of ``schema.run_event``, whose module would load pydantic here."""
+
+
+def words(given: Given) -> tuple[str, ...]:
+    """Return what blanks are between."""
+    return tuple(given.text.split())
+
+
+def events(given: Given) -> tuple[str, ...]:
+    """Return names of what may happen to a run."""
+    given.need(set(_words(given)) <= set(EVENTS), f"give some of {', '.join(EVENTS)}")
+    return _words(given)
+
+
 def _words(given: Given) -> tuple[str, ...]:
     return tuple(given.text.replace(",", " ").split())
 

@@ -121,6 +121,9 @@ INI: Final = """
 [pytest]
 manifest_app = jobs:app
 manifest_workers = 2
+manifest_notify = json://$CANARY_HOST/chat
+manifest_webhook = http://$CANARY_HOST/hook
+manifest_ping = http://$CANARY_HOST/ping
 """
 INPUTS: Final = ("jobs.py", "conftest.py", "test_user.py", "m.jsonl", "planted.json", "pytest.ini")
 

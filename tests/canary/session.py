@@ -16,9 +16,11 @@ from typing import Final
 from urllib.request import HTTPCookieProcessor, build_opener
 
 from tests.canary import planted, project
+from tests.receivers import receiver
 
 MAY_HOLD: Final = ("*.sqlite", "*.receipts.jsonl", "*.manifest-*.jsonl", "*.manifest.jsonl")
 """Files of the runs' folder that have to hold what was sent and received; their mode is 0600."""
+_SECRET: Final = "whsec_c2VjcmV0IG9mIGEgdGVzdA=="
 _SESSION_SECONDS: Final = 280
 _POLL_SECONDS: Final = 0.2
 _PAGE_SECONDS: Final = 60
@@ -30,6 +32,8 @@ class Finding:
     """What was looked at: names of files and outputs, and for each secret where it was seen."""
 
     looked_at: list[str] = field(default_factory=list)
+    receiver: str = ""
+    """The host and port of who is told of the runs."""
     held: dict[str, int] = field(default_factory=dict)
     """Files that may hold secrets, with their modes."""
     seen: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -46,7 +50,16 @@ class Finding:
 def run(folder: Path, *more: str) -> Finding:
     """Run the session and the commands about it in an empty folder."""
     project.write(folder)
-    found = Finding()
+    with receiver() as told:
+        found = Finding(receiver=told.host)
+        _run(folder, found, *more)
+        assert len(told.posts) > 6  # by each of the three ways
+        for number, post in enumerate(told.posts):
+            found.look(f"post {number} to {post.path}", f"{post.path} {post.headers} {post.body}")
+    return found
+
+
+def _run(folder: Path, found: Finding, *more: str) -> None:
     reports = [
         "--junitxml=reports/junit.xml",
         "--alluredir=reports/allure",
@@ -76,7 +89,6 @@ def run(folder: Path, *more: str) -> Finding:
         _call(folder, found, "pytest_manifest", *command)
     _look_at_page(folder, found)
     _look_at_files(folder, found)
-    return found
 
 
 def _look_at_page(folder: Path, found: Finding) -> None:
@@ -117,6 +129,7 @@ def _call(folder: Path, found: Finding, module: str, *arguments: str) -> None:
         if not name.startswith(("CELERY_", "MANIFEST_", "PYTEST_", "GITHUB_"))
     }
     env |= planted.environment()
+    env |= {"CANARY_HOST": found.receiver, "MANIFEST_WEBHOOK_SECRET": _SECRET}
     env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(folder / "step.md")}
     name = f"{module} {' '.join(arguments)}"[:60]
     ended = threading.Event()

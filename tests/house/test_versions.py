@@ -125,6 +125,16 @@ def test_a_cell_without_its_python_runs_with_the_nearest(
 
 
 SINCE = {"celery", "jsonschema-rs", "kombu", "mcp", "pydantic", "pyyaml", "redis", "rich"}
+SINCE = {
+    "apprise",
+    "celery",
+    "jsonschema-rs",
+    "kombu",
+    "pydantic",
+    "redis",
+    "rich",
+    "standardwebhooks",
+}
 """What is asked for since the row ``min`` was played last; empty again once it has been."""
 
 

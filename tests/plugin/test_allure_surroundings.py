@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.reporting.allure.hooks import executor, history_id, result_id, scopes
+from pytest_manifest.reporting.allure.hooks import history_id, result_id, scopes
 from pytest_manifest.reporting.allure.steps import (
     CATEGORIES,
     is_known,
@@ -17,6 +17,7 @@ from pytest_manifest.reporting.allure.steps import (
     links_of,
     status_of,
 )
+from pytest_manifest.reporting.ci_job import executor
 from pytest_manifest.reporting.markdown import escaped, verbatim
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.statuses import VerdictStatus

@@ -441,6 +441,10 @@ FURTHER = {
     "manifest_progress = log": ("progress", "log"),
     "manifest_report = build/run.html": ("report", "build/run.html"),
     "manifest_report_mode = 640": ("report_mode", 0o640),
+    "manifest_notify = slack://$A/#b mailto://x": ("notify", ("slack://$A/#b", "mailto://x")),
+    "manifest_notify_on = late finished": ("notify_on", ("late", "finished")),
+    "manifest_webhook = https://x.example/y": ("webhook", ("https://x.example/y",)),
+    "manifest_ping = https://x.example/1": ("ping", ("https://x.example/1",)),
     "manifest_issue_link = https://x.example/{}": ("issue_link", "https://x.example/{}"),
 }
 PATHS = {"public_key", "receipt_key", "plans", "workflows", "report"}

@@ -1,0 +1,169 @@
+"""Find out by a run's figures what somebody should be told of, each event once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from pytest_manifest.analysis.following import RunReader
+from pytest_manifest.analysis.notices import SILENCE, silence_of
+from pytest_manifest.analysis.statistics import quantile
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.ledger import find_runs
+from pytest_manifest.schema.run_event import (
+    EVENTS,
+    MOST_CAUSES,
+    EventCause,
+    EventLink,
+    EventName,
+    RunEvent,
+)
+from pytest_manifest.schema.run_status import RunStatus
+from pytest_manifest.schema.statuses import BAD, STATUSES, outcome_of
+from pytest_manifest.text import cut, duration, many, plural, short_path
+
+EARLIER: Final = 10
+"""Runs whose durations say when one is late."""
+_FEWEST: Final = 3
+"""Runs before which nothing is late."""
+_SLOW_TASK: Final = 2.0
+"""A job may take so many times the 95th percentile of the slowest task before its run has stalled:
+a long job is no stall."""
+_UNKNOWN_TASK: Final = 300.0
+"""Seconds in place of the percentile where no job has ended."""
+_TITLE: Final = 120
+
+
+class RunEvents:
+    """The events of one run since the last look. For one thread.
+
+    ``usual``: seconds beyond which the run is late; None: not known. ``wanted``: events to tell.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        links: Sequence[EventLink] = (),
+        *,
+        usual: float | None = None,
+        wanted: Collection[EventName] = EVENTS,
+    ) -> None:
+        self._root, self._links, self._usual, self._wanted = root, links, usual, wanted
+        self._is_first = True
+        self._said: set[EventName] = set()
+        self._stalled = False
+
+    def see(self, found: RunStatus, exit_status: int | None = None) -> list[RunEvent]:
+        """Return what happened; with ``exit_status`` the session has ended."""
+        events = list(self._happened(found, exit_status))
+        self._is_first = False
+        return [
+            self._event(found, name, title, exit_status)
+            for name, title in events
+            if name in self._wanted
+        ]
+
+    def _happened(
+        self, found: RunStatus, exit_status: int | None
+    ) -> Iterator[tuple[EventName, str]]:
+        bad = sum(count for one, count in found.counts.items() if outcome_of(one) in BAD)
+        if bad and self._once("first_failure") and not (self._is_first and self._is_resumed(found)):
+            yield "first_failure", f"first failure, after {many(found.done, 'entry')}"
+        if exit_status is not None:
+            if self._once("finished"):
+                yield "finished", _end(found, bad)
+            return
+        stall = silence_of(found)
+        if stall is not None and (found.state == "left" or _is_long(found)):
+            if not self._stalled:
+                self._stalled = True
+                yield "stalled", stall.text
+        elif self._stalled and stall is None:
+            self._stalled = False
+            yield "recovered", "it goes on again"
+        is_late = self._usual is not None and found.elapsed > self._usual
+        if is_late and not found.is_over and self._once("late"):
+            usual = duration(self._usual or 0)
+            took = f"{duration(found.elapsed)} so far, of earlier runs 95 % took at most {usual}"
+            yield "late", f"late: {took}"
+
+    def _once(self, name: EventName) -> bool:
+        is_new = name not in self._said
+        self._said.add(name)
+        return is_new
+
+    @staticmethod
+    def _is_resumed(found: RunStatus) -> bool:
+        """Return whether pytest took the run up again: what went wrong before was told then."""
+        return any(one.kind == "began" for one in found.series.flags)
+
+    def _event(
+        self, found: RunStatus, name: EventName, title: str, exit_status: int | None
+    ) -> RunEvent:
+        manifest = short_path(Path(found.manifest), self._root)
+        return RunEvent(
+            event=name,
+            title=f"{manifest}: {title}",
+            run=found.run,
+            manifest=manifest,
+            at=found.at,
+            state=found.state,
+            is_bad=name != "recovered" and exit_status != 0,
+            exit_status=exit_status,
+            elapsed=found.elapsed,
+            total=found.total,
+            done=found.done,
+            counts=found.counts,
+            causes=[
+                EventCause(title=cut(one.title, _TITLE), kind=one.kind, count=one.count)
+                for one in found.causes[:MOST_CAUSES]
+            ],
+            links=list(self._links),
+        )
+
+
+def _is_long(found: RunStatus) -> bool:
+    """Return whether the silence is longer than a job of the slowest task explains."""
+    silence = (found.at - (found.heard or found.began)).total_seconds()
+    usual = [one.p95 for one in found.tasks if one.p95 is not None]
+    return silence > max(SILENCE, _SLOW_TASK * max(usual, default=_UNKNOWN_TASK))
+
+
+def _end(found: RunStatus, bad: int) -> str:
+    took, passed = duration(found.elapsed), found.counts.get("passed", 0)
+    if found.state == "detached":
+        return f"left to its workers, {found.done:,} of {many(found.total, 'entry')} done"
+    if passed == found.total:
+        return f"all {plural(found.total, 'entry')} passed, in {took}"
+    rest = found.total - passed - bad
+    more = f", {rest:,} neither passed nor failed" if rest else ""
+    return f"{bad:,} of {plural(found.total, 'entry')} failed{more}, in {took}"
+
+
+def text_of(event: RunEvent) -> str:
+    """Return an event in some lines of text, without its title."""
+    counts = ", ".join(f"{STATUSES[one].words} {count:,}" for one, count in event.counts.items())
+    lines = [
+        f"{event.done:,} of {plural(event.total, 'entry')} done: {counts or 'nothing yet'}",
+        *(f"{one.count:,} x {one.title}" for one in event.causes),
+        *(f"{one.name}: {one.at}" for one in event.links),
+        f"Run {event.run}, {duration(event.elapsed)}",
+    ]
+    return "\n".join(lines)
+
+
+def usual_duration(ledger: Path, manifest: Path) -> float | None:
+    """Return the 95th percentile of the seconds of the ten runs before this one; None: too few."""
+    runs = find_runs(ledger.parent, manifest)
+    earlier = runs[: runs.index(ledger)] if ledger in runs else []
+    took: list[float] = []
+    for path in earlier[-EARLIER:]:
+        try:
+            with RunReader(path, detail=False) as reader:
+                found = reader.look()
+        except ManifestToolError:
+            continue
+        if found.state == "finished":
+            took.append(found.elapsed)
+    return quantile(sorted(took), 0.95) if len(took) >= _FEWEST else None
