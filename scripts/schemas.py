@@ -20,11 +20,8 @@ from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
-<<<<<<< HEAD
 from pytest_manifest.schema.run_digest import RunDigest
-=======
 from pytest_manifest.schema.run_event import RunEvent
->>>>>>> 3b10d8f3 (Notify people, programs and a dead man's switch of a run that nobody watches)
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 

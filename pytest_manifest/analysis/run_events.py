@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.analysis.following import RunReader
+from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.analysis.notices import SILENCE, silence_of
 from pytest_manifest.analysis.statistics import quantile
-from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.ledger import find_runs
 from pytest_manifest.schema.run_event import (
     EVENTS,
     MOST_CAUSES,
@@ -27,6 +26,8 @@ EARLIER: Final = 10
 """Runs whose durations say when one is late."""
 _FEWEST: Final = 3
 """Runs before which nothing is late."""
+_SLACK: Final = 60.0
+"""Seconds that a run may take longer: what comes before the first job is not in theirs."""
 _SLOW_TASK: Final = 2.0
 """A job may take so many times the 95th percentile of the slowest task before its run has stalled:
 a long job is no stall."""
@@ -35,10 +36,22 @@ _UNKNOWN_TASK: Final = 300.0
 _TITLE: Final = 120
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """The runs of a manifest before this one.
+
+    ``usual``: seconds that hardly one took longer than; None: not known. ``bad``: how many entries
+    of the last had failed.
+    """
+
+    usual: float | None = None
+    bad: int = 0
+
+
 class RunEvents:
     """The events of one run since the last look. For one thread.
 
-    ``usual``: seconds beyond which the run is late; None: not known. ``wanted``: events to tell.
+    ``earlier``: what is known of earlier runs. ``wanted``: the events to return.
     """
 
     def __init__(
@@ -46,10 +59,11 @@ class RunEvents:
         root: Path,
         links: Sequence[EventLink] = (),
         *,
-        usual: float | None = None,
+        earlier: EarlierRuns | None = None,
         wanted: Collection[EventName] = EVENTS,
     ) -> None:
-        self._root, self._links, self._usual, self._wanted = root, links, usual, wanted
+        self._root, self._links, self._wanted = root, links, wanted
+        self._earlier = earlier or EarlierRuns()
         self._is_first = True
         self._said: set[EventName] = set()
         self._stalled = False
@@ -72,6 +86,9 @@ class RunEvents:
             yield "first_failure", f"first failure, after {many(found.done, 'entry')}"
         if exit_status is not None:
             if self._once("finished"):
+                before = self._earlier.bad
+                if before and exit_status == 0 and found.counts.get("passed") == found.total:
+                    yield "recovered", f"all passed again, {before:,} had failed in the run before"
                 yield "finished", _end(found, bad)
             return
         stall = silence_of(found)
@@ -82,11 +99,11 @@ class RunEvents:
         elif self._stalled and stall is None:
             self._stalled = False
             yield "recovered", "it goes on again"
-        is_late = self._usual is not None and found.elapsed > self._usual
+        usual = self._earlier.usual
+        is_late = usual is not None and found.elapsed > usual + _SLACK
         if is_late and not found.is_over and self._once("late"):
-            usual = duration(self._usual or 0)
-            took = f"{duration(found.elapsed)} so far, of earlier runs 95 % took at most {usual}"
-            yield "late", f"late: {took}"
+            took, most = duration(found.elapsed), duration(usual or 0)
+            yield "late", f"late: {took} so far, of earlier runs 95 % took at most {most}"
 
     def _once(self, name: EventName) -> bool:
         is_new = name not in self._said
@@ -153,17 +170,14 @@ def text_of(event: RunEvent) -> str:
     return "\n".join(lines)
 
 
-def usual_duration(ledger: Path, manifest: Path) -> float | None:
-    """Return the 95th percentile of the seconds of the ten runs before this one; None: too few."""
-    runs = find_runs(ledger.parent, manifest)
-    earlier = runs[: runs.index(ledger)] if ledger in runs else []
-    took: list[float] = []
-    for path in earlier[-EARLIER:]:
-        try:
-            with RunReader(path, detail=False) as reader:
-                found = reader.look()
-        except ManifestToolError:
-            continue
-        if found.state == "finished":
-            took.append(found.elapsed)
-    return quantile(sorted(took), 0.95) if len(took) >= _FEWEST else None
+def earlier_runs(run: str, ledger: Path, manifest: Path) -> EarlierRuns:
+    """Return what is known of the runs of a manifest before this one, by their digests.
+
+    Raises LedgerError where the folder cannot be read.
+    """
+    digests = digests_of(ledger.parent, manifest)
+    mine = next((n for n, one in enumerate(digests) if one.run == run), len(digests))
+    whole = [one for one in digests[:mine] if one.status == "finished" and one.partial is None]
+    took = sorted(one.duration for one in whole[-EARLIER:] if one.duration is not None)
+    usual = quantile(took, 0.95) if len(took) >= _FEWEST else None
+    return EarlierRuns(usual, whole[-1].bad if whole else 0)

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter
 
 from pytest_manifest.analysis.following import RunReader
-from pytest_manifest.analysis.run_events import RunEvents, text_of, usual_duration
+from pytest_manifest.analysis.run_events import RunEvents, earlier_runs, text_of
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.names import configure
 from pytest_manifest.redaction.texts import hide_environment, redact
@@ -235,12 +235,13 @@ class Notifier:
         """Follow the run of a ledger, too."""
         if ledger in self._runs:
             return
-        reader, usual = RunReader(ledger), None
+        reader, earlier = RunReader(ledger), None
         with suppress(ManifestToolError, OSError):
-            usual = usual_duration(ledger, Path(reader.look().manifest))
+            found = reader.look()
+            earlier = earlier_runs(found.run, ledger, Path(found.manifest))
         self._runs[ledger] = (
             reader,
-            RunEvents(self._root, self._links, usual=usual, wanted=self._wanted),
+            RunEvents(self._root, self._links, earlier=earlier, wanted=self._wanted),
         )
 
     def end(self, exit_status: int | None) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.run_events import RunEvents, text_of, usual_duration
+from pytest_manifest.analysis.digest import make_digest, write_digest
+from pytest_manifest.analysis.run_events import EarlierRuns, RunEvents, earlier_runs, text_of
 from pytest_manifest.schema.run_event import EventLink, RunEvent
 from tests.unit.following_support import MadeRun
 
@@ -31,10 +32,10 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 class Followed:
     """A run, and what is told of it."""
 
-    def __init__(self, run: MadeRun, usual: float | None = None) -> None:
+    def __init__(self, run: MadeRun, earlier: EarlierRuns | None = None) -> None:
         self.run, self.reader = run, run.reader()
         links = [EventLink(name="CI", at="https://ci.example/1")]
-        self.events = RunEvents(run.path.parents[2], links, usual=usual)
+        self.events = RunEvents(run.path.parents[2], links, earlier=earlier)
 
     def see(self, exit_status: int | None = None) -> list[RunEvent]:
         return self.events.see(self.reader.look(), exit_status)
@@ -48,8 +49,8 @@ def follow() -> Iterator[Callable[..., Followed]]:
     """Follows a run until the test is over."""
     made: list[Followed] = []
 
-    def follow(run: MadeRun, usual: float | None = None) -> Followed:
-        made.append(Followed(run, usual))
+    def follow(run: MadeRun, earlier: EarlierRuns | None = None) -> Followed:
+        made.append(Followed(run, earlier))
         return made[-1]
 
     yield follow
@@ -149,9 +150,9 @@ def test_a_pytest_that_is_gone_has_stalled(make: Make, follow: Follow) -> None:
 
 def test_a_run_that_takes_longer_than_others_is_late_once(make: Make, follow: Follow) -> None:
     run = make()
-    seen = follow(run, 300.0)
+    seen = follow(run, EarlierRuns(usual=300.0))
     run.do("e0")
-    run.after(300)
+    run.after(360)
     assert "late" not in seen.names()
     run.after(1)
     assert "late" in seen.names()
@@ -165,13 +166,28 @@ def test_late_is_what_is_beyond_the_last_ten_runs(
 ) -> None:
     """The 95th percentile of what they took; of fewer than three nothing is known."""
     for number in range(1, before + 1):
-        run = make(number=number)
+        run = make(number=number, entries=1)
+        run.send("e0")
+        begun = run.now
+        run.start("e0")
         run.after(number * 10)
-        run.do("e0")
+        run.judge("e0", "passed" if number < before else "failed", sent_at=begun, started_at=begun)
         run.stop()
-    last = make(number=before + 1)
-    found = usual_duration(last.path, last.manifest.path)
-    assert found == (None if usual is None else pytest.approx(usual))
+        write_digest(make_digest(run.path), run.path)
+    last = make(number=before + 1, entries=1)
+    found = earlier_runs(last.run, last.path, last.manifest.path)
+    assert found.usual == (None if usual is None else pytest.approx(usual))
+    assert found.bad == 1
+
+
+def test_a_run_that_passes_after_one_that_failed_has_recovered(make: Make, follow: Follow) -> None:
+    run = make(entries=1)
+    seen = follow(run, EarlierRuns(bad=3))
+    run.do("e0")
+    run.stop()
+    events = seen.see(0)
+    assert [one.event for one in events] == ["recovered", "finished"]
+    assert events[0].title == "m.jsonl: all passed again, 3 had failed in the run before"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.run_digest import RunDigest
+from pytest_manifest.schema.run_event import RunEvent
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
 from scripts import schemas
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Document]] = {
     "run-summary": RunSummary,
     "run-digest": RunDigest,
     "run-status": RunStatus,
+    "run-event": RunEvent,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 
