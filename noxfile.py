@@ -94,8 +94,7 @@ def _install(session: nox.Session, *arguments: str) -> None:
     From pyproject.toml, as a file of requirements: so the lowest direct versions are those that
     the project names.
     """
-    names = ("embedded", "xdist", "allure", "flower", "sign", "yaml", "mcp")
-    names = ("embedded", "xdist", "allure", "flower", "sign", "notify")
+    names = ("embedded", "xdist", "allure", "flower", "sign", "yaml", "mcp", "notify")
     extras = [f"--extra={name}" for name in names]
     session.run_install(
         *("uv", "pip", "install", "--quiet", "--upgrade", "--compile-bytecode"),

@@ -125,7 +125,9 @@ class Options:
     workflows = Setting(
         kinds.project_path, Path(), "folder of the workflows", ini_default="workflows"
     )
-    notify = Setting[tuple[str, ...]](values.words, (), "who is notified of a run, as apprise has it")
+    notify = Setting[tuple[str, ...]](
+        values.words, (), "who is notified of a run, as apprise has it"
+    )
     notify_on = Setting(values.events, values.EVENTS, "of which events: finished, late, ...")
     webhook = Setting[tuple[str, ...]](values.words, (), "addresses that are posted what happens")
     ping = Setting[tuple[str, ...]](values.words, (), "a dead man's switch, at start and end")

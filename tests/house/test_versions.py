@@ -124,17 +124,18 @@ def test_a_cell_without_its_python_runs_with_the_nearest(
         )
 
 
-SINCE = {"celery", "jsonschema-rs", "kombu", "mcp", "pydantic", "pyyaml", "redis", "rich"}
 SINCE = {
     "apprise",
     "celery",
     "jsonschema-rs",
     "kombu",
+    "mcp",
     "pydantic",
+    "pyyaml",
     "redis",
     "rich",
-    "standardwebhooks",
 }
+SINCE |= {"standardwebhooks"}
 """What is asked for since the row ``min`` was played last; empty again once it has been."""
 
 
