@@ -125,10 +125,8 @@ class Options:
     workflows = Setting(
         kinds.project_path, Path(), "folder of the workflows", ini_default="workflows"
     )
-    notify = Setting[tuple[str, ...]](
-        values.words, (), "who is notified of a run, as apprise has it"
-    )
-    notify_on = Setting(values.events, values.EVENTS, "of which events: finished, late, ...")
+    notify = Setting[tuple[str, ...]](values.words, (), "who is notified of a run, by apprise")
+    notify_on = Setting[tuple[str, ...]](values.events, values.EVENTS, "of which events")
     webhook = Setting[tuple[str, ...]](values.words, (), "addresses that are posted what happens")
     ping = Setting[tuple[str, ...]](values.words, (), "a dead man's switch, at start and end")
     issue_link = Setting(values.issue_link, None, "address of an issue for Allure, {} for its name")

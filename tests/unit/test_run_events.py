@@ -9,6 +9,7 @@ import pytest
 
 from pytest_manifest.analysis.digest import make_digest, write_digest
 from pytest_manifest.analysis.run_events import EarlierRuns, RunEvents, earlier_runs, text_of
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_event import EventLink, RunEvent
 from tests.unit.following_support import MadeRun
 
@@ -199,7 +200,7 @@ def test_a_run_that_passes_after_one_that_failed_has_recovered(make: Make, follo
     ],
 )
 def test_the_end_is_told_as_pytest_judges_it(
-    make: Make, follow: Follow, status: str, exit_status: int, title: str
+    make: Make, follow: Follow, status: VerdictStatus, exit_status: int, title: str
 ) -> None:
     run = make(entries=2)
     seen = follow(run)
@@ -218,5 +219,5 @@ def test_only_what_is_wanted_is_told(make: Make) -> None:
     run.do("e0", "e1", status="failed")
     with run.reader() as reader:
         found = reader.look()
-    events = RunEvents(run.path.parent, wanted=("finished",))
+    events = RunEvents(run.path.parent, wanted=["finished"])
     assert [one.event for one in events.see(found, 1)] == ["finished"]
