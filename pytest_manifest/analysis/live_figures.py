@@ -71,6 +71,9 @@ class RunFigures:
         self.pace = Pace(0.0)
         self.cost, self.has_costs = Decimal(0), False
         self.heard: float | None = None
+        self.waiting_since: datetime | None = None
+        self._waits_from = 0
+        """The sending before which none waits any more."""
         self.info: RunInfo | None = None
         self._state: Mapping[str, object] = {}
 
@@ -175,6 +178,13 @@ class RunFigures:
             last = max(last, verdict.seq)
             self._add_verdict(verdict)
         self._seq = last
+        self._look_for_waiting(ledger)
+
+    def _look_for_waiting(self, ledger: Ledger) -> None:
+        found = ledger.additions.oldest_waiting(self._waits_from)
+        self._waits_from = self._seq + 1 if found is None else found[0]
+        sent_at = None if found is None else found[1]
+        self.waiting_since = None if sent_at is None else datetime.fromisoformat(sent_at)
 
     def _hear(self, at: float) -> None:
         if self.heard is None or at > self.heard:

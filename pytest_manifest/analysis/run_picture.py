@@ -72,6 +72,7 @@ class _Picture:
             sent=entries.sent,
             running=len(self.running),
             waiting=waiting,
+            waiting_since=None if self.is_over else reader.waiting_since,
             unsent=max(entries.total - entries.done - len(self.running) - waiting, 0),
             retrying=len(retrying),
             next_try=moment(min(dues)) if dues else None,

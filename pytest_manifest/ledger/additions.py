@@ -44,6 +44,18 @@ _SENT: Final = f"""
     SELECT {_COLUMNS}, sent_at FROM jobs WHERE sending > ? AND sending > 0 AND name IS NOT NULL
 """  # noqa: S608 - fixed text
 _SOME: Final = f"SELECT {_COLUMNS}, sent_at FROM jobs WHERE n IN ({{}})"  # noqa: S608 - fixed text
+_WAITING: Final = f"""
+    SELECT j.sending, j.sent_at FROM jobs j
+    WHERE j.sending >= ? AND j.sending > 0 AND j.name IS NOT NULL AND j.state IN ('sent', 'intent')
+        AND NOT EXISTS (
+            SELECT 1 FROM facts f WHERE f.job = j.n AND NOT f.aside
+                AND f.kind IN ({Kind.STARTED:d}, {Kind.ENDED:d}, {Kind.STORED:d})
+        ) AND NOT EXISTS (
+            SELECT 1 FROM verdicts v WHERE v.entry = j.entry AND v.job = j.n
+                AND v.status IS NOT NULL
+        )
+    ORDER BY j.sending LIMIT 1
+"""  # noqa: S608 - fixed text
 _STATE: Final = f"""
     SELECT (SELECT max(n) FROM segments), (SELECT max(n) FROM jobs), {", ".join(RUN)}
     FROM run WHERE n = 1
@@ -140,6 +152,14 @@ class Additions(LedgerPart):
     def sent(self, after: int) -> Iterator[AddedAttempt]:
         """Yield the attempts that were sent after a number, be it again."""
         return (AddedAttempt(*row) for row in self._db.read(_SENT, (after,)))
+
+    def oldest_waiting(self, sending: int) -> tuple[int, str | None] | None:
+        """Return number and time of the first sending, from this number on, that waits yet.
+
+        What none has begun waits, and what has a verdict does not. None: nothing waits.
+        """
+        row = self._db.read_one(_WAITING, (sending,))
+        return None if row is None else (row[0], row[1])
 
     def some(self, jobs: Sequence[int]) -> Iterator[AddedAttempt]:
         """Yield the attempts of these numbers."""

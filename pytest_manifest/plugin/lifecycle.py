@@ -337,6 +337,10 @@ class SessionHooks:
             from pytest_manifest.reporting.run_page.page import write_run_page
 
             write_run_page(report, run)
+        if self._options.other_reports:
+            from pytest_manifest.reporting.formats import write_reports
+
+            write_reports(report, run)
         if config.hook.pytest_manifest_report.get_hookimpls():
             with report.writing("a report of the project's own was not written", run):
                 summary = summary_of(run, config)

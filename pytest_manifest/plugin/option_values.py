@@ -146,15 +146,23 @@ def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
     overwrites no manifest and no source file.
     """
     found: dict[str, Path] = {}
-    endings = f"its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
+    if not given:
+        return found
+    from pytest_manifest.reporting.formats import FORMATS, format_of
+
+    own = (PAGE, MARKDOWN, SUMMARY)
+    endings = ", ".join((*own, *(one.ending for one in FORMATS)))
     for one in given:
         one.need(one.text, "it is empty; name a file, like run.html")
-        path, suffix = one.path, one.path.suffix.lower()
+        path, other = one.path, format_of(one.path)
+        suffix = path.suffix.lower() if other is None else other.ending
         one.need(not path.is_dir(), "it is a folder; name a file in it, like run.html")
-        is_report = suffix in (PAGE, MARKDOWN, SUMMARY)
-        one.need(is_report, f"the file is written over, so {endings}")
+        is_report = other is not None or suffix in own
+        one.need(is_report, f"the file is written over, so its name must end in one of {endings}")
+        lacking = "" if other is None else other.lacking()
+        one.need(not lacking, lacking)
         is_first = found.setdefault(suffix, path) == path
-        one.need(is_first, f"another {path.suffix} is named as well; keep one")
+        one.need(is_first, f"another {suffix} is named as well; keep one")
     return found
 
 

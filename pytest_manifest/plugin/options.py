@@ -111,7 +111,7 @@ class Options:
     reports = Several(
         values.report_files,
         "FILE",
-        "a report: .html, .md or .json; repeatable",
+        "a report, by its ending: .html, .md, .json, .ctrf.json, .prom and others; repeatable",
         name="report",
         ini=True,
     )
@@ -160,6 +160,8 @@ class Options:
         self.report = self.reports.get(values.PAGE)
         self.markdown = self.reports.get(values.MARKDOWN)
         self.summary = self.reports.get(values.SUMMARY)
+        own_endings = (values.PAGE, values.MARKDOWN, values.SUMMARY)
+        self.other_reports = [path for end, path in self.reports.items() if end not in own_endings]
         self.active = bool(self.files or self.plan)
         self.only_plans = bool(self.plan) and not self.plan_run
 

@@ -236,6 +236,8 @@ class RunStatus(fields.Document):
     """How many run on a worker, by their own jobs or by tasks that these have started."""
     waiting: fields.Count
     """How many were sent, and neither run nor have a verdict."""
+    waiting_since: Moment = None
+    """When the message was sent that waits longest to be begun; null: none waits."""
     unsent: fields.Count
     """How many were not sent, and have no verdict."""
     retrying: fields.Count = 0

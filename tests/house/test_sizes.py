@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 268,
-    "lines of code of the package": 45_674,
+    "modules of the package": 276,
+    "lines of code of the package": 46_286,
     "options": 34,
     "options and settings": 57,
-    "words of the documents": 61_507,
-    "lines of the tests": 122_198,
+    "words of the documents": 62_209,
+    "lines of the tests": 122_728,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -12,7 +12,10 @@ from tests.house.conftest import ROOT, project_files
 
 TEXT = {".md", ".py", ".toml", ".yaml", ".yml", ".txt", ".sh", ".cfg", ".svg", ".json", ""}
 HOSTS = {
+    "ctrf.io",
+    "datasette.io",
     "in-toto.io",  # names a format
+    "opentelemetry.io",  # names a version of its conventions
     "127.0.0.1",
     "localhost",
     "docs.celeryq.dev",

@@ -154,7 +154,10 @@ CONFLICTS = [
     ([M, "--manifest-report=m.jsonl"], "--manifest-report=m.jsonl: the file is written over, so"),
     ([M, "--manifest-report="], "--manifest-report=: it is empty; name a file, like run.html"),
     ([M, "--manifest-report=jobs.py"], "--manifest-report=jobs.py: the file is written over"),
-    ([M, "--manifest-report=m.jsonl"], "its name must end in .html, .md or .json"),
+    (
+        [M, "--manifest-report=m.jsonl"],
+        "its name must end in one of .html, .md, .json, .csv, ",
+    ),
     ([M, "--manifest-report=."], "it is a folder; name a file in it, like run.html"),
     (
         [M, "--manifest-report=a.md", "--manifest-report=b.md"],
