@@ -24,6 +24,7 @@ from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
+from pytest_manifest.schema.why import EntryWhy
 
 FOLDER: Final = Path(__file__).parents[1] / "pytest_manifest" / "schema"
 _BASE = "https://pytest-celery-manifest.invalid/schema/1/"
@@ -36,6 +37,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "run-digest": (RunDigest, "Run digest: a run that is over, for a history of many"),
     "run-status": (RunStatus, "Run status: a run at one moment"),
     "run-event": (RunEvent, "Run event: what happened to a run, as webhooks have it"),
+    "entry-why": (EntryWhy, "Why an entry has its verdict, and what can be done"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

@@ -29,6 +29,7 @@ from pytest_manifest.cli import (
     stack,
     status,
     watch,
+    why,
 )
 from pytest_manifest.cli.output import say, warn
 from pytest_manifest.errors import ManifestToolError
@@ -108,7 +109,7 @@ def _common(
 
 
 for _command in (
-    *(init.init, new.new, lint.lint, show.show, status.status, watch.watch, prune.prune),
+    *(init.init, new.new, lint.lint, show.show, status.status, why.why, watch.watch, prune.prune),
     *(check.check, doctor.doctor, export.export, merge.merge),
     *(signing.keygen, signing.sign, signing.verify),
 ):

@@ -305,7 +305,7 @@ _OF_RECEIPT: Final = ("state", "attempt", "worker", "pid", "runtime", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class FactLine:
     """A fact, or what is shown as one: an attempt, a descendant or a verdict."""
 
     seq: int
@@ -317,21 +317,56 @@ class _Line:
     what: str
     fields: Mapping[str, JsonValue]
 
+    def document(self) -> dict[str, JsonValue]:
+        return {
+            "seq": self.seq,
+            "at": self.at.isoformat(),
+            "source": self.source,
+            "task_id": self.task_id or None,
+            "what": self.what,
+            "fields": dict(self.fields),
+        }
 
-def show_facts(entry: str, stored: StoredRun, limit: int, *, json: bool) -> None:
-    """Print the facts of an entry and of its run: the newest ``limit``, all where that is 0."""
+
+@dataclass(frozen=True, slots=True)
+class EntryFacts:
+    """All that a ledger has of an entry, and the rule by which it decides.
+
+    ``work``: the entry, None where its manifest cannot be read; ``sent``: how many attempts were.
+    """
+
+    status: VerdictStatus | None
+    work: Entry | None
+    rule: dict[str, JsonValue] | None
+    lines: Sequence[FactLine]
+    task_ids: Sequence[str]
+    sent: int
+
+
+def facts_of(stored: StoredRun, entry: str) -> EntryFacts:
+    """Read what a run has of an entry. Raises PlanError where it has no such entry."""
     with stored.read() as ledger:
         attempts = ledger.jobs.of_entry(entry)
         if not attempts:
             raise stored.no_entry(entry)
-        status = ledger.verdicts.statuses().get(entry)
         work = _work(stored, entry)
-        rule = None if work is None else _rule(ledger, work, attempts)
-        lines = sorted(_lines(ledger, entry, work, attempts), key=lambda one: one.seq)
+        return EntryFacts(
+            ledger.verdicts.statuses().get(entry),
+            work,
+            None if work is None else _rule(ledger, work, attempts),
+            sorted(_lines(ledger, entry, work, attempts), key=lambda one: one.seq),
+            [one.own.job.task_id for one in attempts],
+            sum(one.own.job.reused is None for one in attempts),
+        )
+
+
+def show_facts(entry: str, stored: StoredRun, limit: int, *, json: bool) -> None:
+    """Print the facts of an entry and of its run: the newest ``limit``, all where that is 0."""
+    found = facts_of(stored, entry)
+    lines = found.lines
     left = len(lines) - len(some := lines[-limit:])  # what decides stands at the end
-    sent = sum(one.own.job.reused is None for one in attempts)
-    said = f"{plural(sent, 'attempt')}, {plural(len(lines), 'fact')}"
-    title = [f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}"]
+    said = f"{plural(found.sent, 'attempt')}, {plural(len(lines), 'fact')}"
+    title = [f"{entry} of run {stored.info.run} ({found.status or 'pending'}): {said}"]
     title += [f"{left:,} earlier ones are left out; --limit=0 shows all"] if left else []
     write_rows(
         some,
@@ -339,25 +374,25 @@ def show_facts(entry: str, stored: StoredRun, limit: int, *, json: bool) -> None
         head={
             "run": stored.info.run,
             "entry": entry,
-            "verdict": status,
-            "rule": rule,
-            "task_ids": [one.own.job.task_id for one in attempts],
+            "verdict": found.status,
+            "rule": found.rule,
+            "task_ids": [*found.task_ids],
         },
         name="facts",
-        document=_document,
+        document=FactLine.document,
         title=title,
         columns=("#seq", "recorded at", "who", "job", "what", "fields"),
         cells=_cells,
         left_out=left,
         rest="",
     )
-    if rule is not None and not json:
-        say(str(rule["sentence"]))
+    if found.rule is not None and not json:
+        say(str(found.rule["sentence"]))
 
 
 def _lines(
     ledger: Ledger, entry: str, work: Entry | None, attempts: Sequence[LoadedAttempt]
-) -> Iterator[_Line]:
+) -> Iterator[FactLine]:
     secrets = () if work is None else shown.secrets_of(work)
     tasks = None if work is None else {work.task}
     names: dict[str, str] = {}
@@ -380,7 +415,7 @@ def _lines(
         sentence = shown.shown_text(verdict.sentence)
         fields: dict[str, JsonValue] = {"status": verdict.verdict, "sentence": sentence}
         job = "" if verdict.attempt is None else f"attempt {verdict.attempt}"
-        yield _Line(seq, at, "controller", "", job, "verdict", fields)
+        yield FactLine(seq, at, "controller", "", job, "verdict", fields)
 
 
 def _rule(
@@ -434,7 +469,7 @@ def _work(stored: StoredRun, entry: str) -> Entry | None:
     return None
 
 
-def _planned(job: Job, name: str, run_began: datetime) -> _Line:
+def _planned(job: Job, name: str, run_began: datetime) -> FactLine:
     spawn = job.spawn
     if spawn is None:
         # Its own time is that of its sending; the first ones were planned as the run began.
@@ -442,36 +477,25 @@ def _planned(job: Job, name: str, run_began: datetime) -> _Line:
         fields: dict[str, JsonValue] = {"why": job.why, "task_id": job.task_id}
         fields |= {"asked_for": True} if job.asked_for else {}
         fields |= {"reused_from": job.reused.run} if job.reused is not None else {}
-        return _Line(job.seq, at, "controller", job.task_id, name, "planned", fields)
+        return FactLine(job.seq, at, "controller", job.task_id, name, "planned", fields)
     fields = {"how": spawn.how, "parent": spawn.parent, "task_id": job.task_id}
-    return _Line(job.seq, job.at, "worker", job.task_id, name, "spawned", fields)
+    return FactLine(job.seq, job.at, "worker", job.task_id, name, "spawned", fields)
 
 
-def _line(fact: JobFact | RunFact, names: Mapping[str, str], secrets: shown.Secrets) -> _Line:
+def _line(fact: JobFact | RunFact, names: Mapping[str, str], secrets: shown.Secrets) -> FactLine:
     if isinstance(fact, Ended | Stored) and fact.receipt is not None:
         fact = replace(fact, receipt=shown.shown_receipt(fact.receipt, secrets))
     hidden = redacted(document_of(fact), secrets)
     assert isinstance(hidden, dict)
     who, what = _words(fact.source.name), _words(fact.kind.name)
-    return _Line(fact.seq, fact.at, who, fact.job, names.get(fact.job, ""), what, hidden)
+    return FactLine(fact.seq, fact.at, who, fact.job, names.get(fact.job, ""), what, hidden)
 
 
 def _words(name: str) -> str:
     return name.lower().replace("_", " ")
 
 
-def _document(line: _Line) -> JsonValue:
-    return {
-        "seq": line.seq,
-        "at": line.at.isoformat(),
-        "source": line.source,
-        "task_id": line.task_id or None,
-        "what": line.what,
-        "fields": dict(line.fields),
-    }
-
-
-def _cells(line: _Line) -> tuple[str, ...]:
+def _cells(line: FactLine) -> tuple[str, ...]:
     at = line.at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
     return str(line.seq), at, line.source, line.job, line.what, _text(line.fields)
 

@@ -220,6 +220,11 @@ class RunFiles:
         return self.ledger.with_suffix(".log")
 
     @property
+    def output(self) -> Path:
+        """Return what a pytest prints whose run was left to it by ``--manifest-detach``."""
+        return self.ledger.with_suffix(".out")
+
+    @property
     def receipts(self) -> Path:
         """Return where the receipts are exported to."""
         return self.ledger.with_suffix(".receipts.jsonl")

@@ -38,6 +38,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         from pytest_manifest.plugin.stack_check import CheckCommand
 
         early_config.pluginmanager.register(CheckCommand(), "manifest-check")
+    if not known.help and known.manifest_detach:
+        from pytest_manifest.plugin.detaching import command
+
+        early_config.pluginmanager.register(command(), "manifest-detach")
     return result
 
 

@@ -97,6 +97,11 @@ class LivePages:
         files = list(options.files) if not options.plan else planned
         self._pages = {path: LivePage(options) for path in files}
 
+    def address_of(self, manifest: Path) -> str | None:
+        """Return the address of a manifest's page."""
+        page = self._pages.get(manifest, self._pages.get(None))
+        return None if page is None else page.address
+
     def pytest_report_header(self) -> list[str]:
         several = len(self._pages) > 1
         return [

@@ -44,6 +44,7 @@ class Options:
     plan_options = Several(values.plan_options, "NAME=VALUE", "option of the plan", name="plan_opt")
     plan_run = Mode("force", about="run what is planned; =force replaces another manifest")
     dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
+    detach = Flag("leave the run to a process of its own, and print one JSON record about it")
     audit = Mode("wait", about="send nothing: judge the newest run; =wait: for what is pending")
     receipts = Option(values.path, None, "FILE.jsonl", "with --manifest-audit: judge these alone")
     aggregate = Option(values.aggregate, None, "task|chunk:N", "one test for a task, or for N")

@@ -45,6 +45,11 @@ _EXCLUDING: Final = (
         "has pytest end before the jobs do",
         "canary max_failed budget key_limits compare report live",
     ),
+    (
+        "detach",
+        "leaves the run to a process of its own",
+        "check dispatch_only only_plan",
+    ),
     ("receipts", "is all there is to judge", "wait run shard"),
     ("use_running_stack", "names the stack", "broker_given"),
 )
@@ -58,6 +63,7 @@ _NEEDING: Final = (
     ("resume", "active"),
     ("dispatch_only", "active"),
     ("live", "active"),
+    ("detach", "active"),
 )
 """An option, and those of which it needs one."""
 _FLAGS: Final = {name: row.flag for name, row in ROWS.items()} | {

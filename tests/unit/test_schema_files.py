@@ -18,6 +18,7 @@ from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
+from pytest_manifest.schema.why import EntryWhy
 from scripts import schemas
 from scripts.schemas import main
 from tests.unit.test_schema_models import ENTRY, RECEIPT
@@ -33,6 +34,7 @@ MODELS: dict[str, type[Document]] = {
     "run-digest": RunDigest,
     "run-status": RunStatus,
     "run-event": RunEvent,
+    "entry-why": EntryWhy,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 

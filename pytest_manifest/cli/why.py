@@ -1,0 +1,144 @@
+"""Say why an entry has its verdict, whether it may be sent again, and the next command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from pytest_manifest.cli import arguments
+from pytest_manifest.cli.arguments import complete_run
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.show import FactLine, facts_of
+from pytest_manifest.cli.stored_run import LAST, StoredRun, pytest_command
+from pytest_manifest.processes import is_held
+from pytest_manifest.schema import Entry, shown
+from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.schema.why import EntryWhy, WhyAgain, WhyFact, WhyRule
+
+Run = Annotated[
+    str, typer.Option(metavar="RUN", autocompletion=complete_run, help="the run; default: last")
+]
+
+
+def why(
+    entry: Annotated[str, typer.Argument(metavar="ENTRY", show_default=False)],
+    run: Run = LAST,
+    limit: arguments.Limit = 20,
+    folder: arguments.Folder = None,
+    json: arguments.Json = False,
+) -> None:
+    """Say why an entry has its verdict, and what to do.
+
+    The rule of the judge and the facts by which it decided, whether the entry may be sent again,
+    and the next command.
+    """
+    found = explained(StoredRun.named(run, folder), entry, limit)
+    if json:
+        write_json(found.model_dump(mode="json"))
+        return
+    for line in _lines(found):
+        say(line)
+
+
+def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
+    """Return why an entry of a run has its verdict; the newest ``limit`` facts, 0: all."""
+    known = facts_of(stored, name)
+    with stored.read() as ledger:
+        settled = ledger.verdicts.reasons([name]).get(name)
+        sentences = [one.sentence for _, _, one in ledger.verdicts.each(name)]
+        is_finished = ledger.info.status == "finished"
+    again = None if known.work is None else _again(stored, known.work)
+    command = _Commands(stored, name, is_finished=is_finished)
+    passed = outcome_of(known.status) == "passed"
+    some = known.lines[-limit:]
+    return EntryWhy(
+        run=stored.info.run,
+        manifest=str(stored.info.manifest),
+        entry=name,
+        task=None if known.work is None else known.work.task,
+        verdict=known.status,
+        outcome=outcome_of(known.status),
+        sentence=shown.shown_text(sentences[-1]) if settled and sentences else None,
+        attempts=known.sent,
+        rule=None if known.rule is None else WhyRule.model_validate(known.rule),
+        again=again,
+        next=None if passed or again is None else command.next(again),
+        insist=command.send(unsafe=True) if again is not None and again.might_run_twice else None,
+        facts=[_fact(one) for one in some],
+        left_out=len(known.lines) - len(some),
+    )
+
+
+def _fact(line: FactLine) -> WhyFact:
+    return WhyFact.model_validate(line.document())
+
+
+def _again(stored: StoredRun, entry: Entry) -> WhyAgain:
+    """Return whether an entry may be sent again, by what the ledger has."""
+    from pytest_manifest.run.repeating import Repeating
+
+    with stored.read() as ledger:
+        repeating = Repeating(ledger, stored.manifest, [entry.id])
+        refused = repeating.refusals(unsafe=False, doubts=repeating.doubtful.values())
+    found = next((one for one in refused if one.entry == entry.id), None)
+    harmless = "running it twice does no harm" if entry.idempotent else "it has not run"
+    return WhyAgain(
+        safe=found is None,
+        reason=harmless if found is None else found.why,
+        idempotent=entry.idempotent,
+        might_run_twice=found is not None and found.may_repeat,
+    )
+
+
+class _Commands:
+    """The commands by which an entry goes on: for the pytest that follows its run, or a new one."""
+
+    def __init__(self, stored: StoredRun, entry: str, *, is_finished: bool) -> None:
+        self._run, self._entry, self._is_finished = stored.info.run, entry, is_finished
+        self._is_followed = is_held(stored.files.lock)
+        self._manifest = os.path.relpath(stored.info.manifest)
+
+    def next(self, again: WhyAgain) -> str:
+        if again.safe:
+            return self.send(unsafe=False)
+        if again.might_run_twice:
+            return self._join("manifest", "show", self._entry, "--facts", f"--run={self._run}")
+        if self._is_followed or self._is_finished:
+            return self._join("manifest", "status", self._run)
+        return self._join(*self._pytest, "--manifest-resume")
+
+    def send(self, *, unsafe: bool) -> str:
+        """Return the command that sends the entry again; ``unsafe``: though it may have run."""
+        if self._is_followed:
+            insist = ["--unsafe"] if unsafe else []
+            return self._join("manifest", "ctl", self._run, "requeue", self._entry, *insist)
+        if self._is_finished:
+            return self._join(*self._pytest, f"{self._manifest}::entry[{self._entry}]")
+        return self._join(*self._pytest, f"--manifest-resume{'=unsafe' if unsafe else ''}")
+
+    @property
+    def _pytest(self) -> list[str]:
+        return [*pytest_command(), f"--manifest={self._manifest}"]
+
+    @staticmethod
+    def _join(*words: str) -> str:
+        return shlex.join(words)
+
+
+def _lines(found: EntryWhy) -> Iterator[str]:
+    yield f"{found.entry} of run {found.run}: {found.verdict or 'no verdict yet'}"
+    if found.sentence:
+        yield f"  {found.sentence}"
+    if found.rule is not None:
+        yield f"  {found.rule.sentence}"
+    if found.again is not None and found.outcome != "passed":
+        yield f"  safe to send again: {'yes' if found.again.safe else 'no'}, {found.again.reason}"
+    if found.next is not None:
+        yield f"  next: {found.next}"
+    if found.insist is not None:
+        yield f"  to send it all the same: {found.insist}"
+    yield f"  what is recorded: {shlex.join(['manifest', 'show', found.entry, '--facts'])}"

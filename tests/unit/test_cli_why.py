@@ -1,0 +1,103 @@
+"""``manifest why``: the verdict, the rule, whether it is safe to send again, and what to run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.plugin.options import ROWS
+from pytest_manifest.processes import locked
+from tests.house.conftest import ROOT
+from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that is over: one entry has passed, two have failed, of which one is idempotent."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(
+        Path("m.jsonl"),
+        {"id": "good", "task": "t"},
+        {"id": "bad", "task": "t", "kwargs": {"password": "hunter-2-hunter"}},
+        {"id": "again", "task": "t", "idempotent": True},
+        {"id": "open", "task": "t"},
+    )
+    return make_run(file, 1, ["passed", "failed", "failed", None])
+
+
+def test_a_verdict_is_explained(run: Path) -> None:
+    """With its rule, the facts, and that nothing is to be done."""
+    found = as_json("why", "good")
+    assert found["run"] == run.stem
+    assert (found["verdict"], found["outcome"], found["task"]) == ("passed", "passed", "t")
+    assert (found["next"], found["insist"], found["attempts"]) == (None, None, 1)
+    rule, facts = found["rule"], found["facts"]
+    assert isinstance(rule, dict)
+    assert isinstance(facts, list)
+    kinds = {one["seq"]: one["what"] for one in facts if isinstance(one, dict)}
+    fact = rule["fact"]
+    assert isinstance(fact, int)
+    assert kinds[fact] == "ended"
+    shorter = as_json("why", "good", "--limit=1")
+    assert (shorter["facts"], shorter["left_out"]) == (facts[-1:], len(facts) - 1)
+
+
+def test_what_may_be_sent_again_is_said(run: Path) -> None:
+    """What may have run and is not idempotent is not, and the command that insists is another."""
+    assert as_json("why", "again")["again"] == {
+        "safe": True,
+        "reason": "running it twice does no harm",
+        "idempotent": True,
+        "might_run_twice": False,
+    }
+    assert as_json("why", "again")["next"] == "pytest --manifest=m.jsonl 'm.jsonl::entry[again]'"
+    bad = as_json("why", "bad")
+    assert bad["again"] == {
+        "safe": False,
+        "reason": "it may have run and is not idempotent",
+        "idempotent": False,
+        "might_run_twice": True,
+    }
+    assert bad["next"] == f"manifest show bad --facts --run={run.stem}"
+    assert bad["insist"] == "pytest --manifest=m.jsonl 'm.jsonl::entry[bad]'"
+    text = manifest("why", "bad")
+    assert "safe to send again: no, it may have run and is not idempotent" in text
+    assert "hunter-2" not in text + manifest("why", "bad", "--json")
+
+
+def test_the_command_is_for_whoever_has_the_run(run: Path) -> None:
+    """A run that goes on is asked by ctl, one that was left is gone on with."""
+    with Ledger.open(run, write=True) as ledger:
+        ledger.info.set_status("running")
+    assert as_json("why", "again")["next"] == "pytest --manifest=m.jsonl --manifest-resume"
+    assert as_json("why", "bad")["insist"] == "pytest --manifest=m.jsonl --manifest-resume=unsafe"
+    assert as_json("why", "open")["next"] == "pytest --manifest=m.jsonl --manifest-resume"
+    with locked(run.with_suffix(".lock")):
+        assert as_json("why", "again")["next"] == f"manifest ctl {run.stem} requeue again"
+        assert as_json("why", "bad")["insist"] == f"manifest ctl {run.stem} requeue bad --unsafe"
+        assert as_json("why", "open")["next"] == f"manifest status {run.stem}"
+
+
+def test_an_entry_that_is_not_there_is_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no entry 'none' in it" in refusal(monkeypatch, capsys, "why", "none")
+
+
+def test_what_agents_are_told_to_run_is_there() -> None:
+    """Each command and option in the text that is to be copied into AGENTS.md."""
+    page = (ROOT / "docs/how-to/scripts-and-agents.md").read_text("utf-8")
+    text = page.partition("```markdown")[2].partition("```")[0]
+    told = re.findall(r"`((?:manifest|pytest) [^`]+)`", text)
+    assert len(told) >= 8
+    flags = {row.flag for row in ROWS.values()} | {"--collect-only"}
+    for command in told:
+        options = set(re.findall(r"--[a-z-]+", command))
+        if command.startswith("pytest"):
+            assert options <= flags, command
+        else:
+            known = manifest(command.split()[1], "--help")
+            assert [one for one in options if one not in known] == [], command
