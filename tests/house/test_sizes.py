@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 276,
-    "lines of code of the package": 46_291,
-    "options": 34,
-    "options and settings": 57,
-    "words of the documents": 62_211,
-    "lines of the tests": 122_732,
+    "modules of the package": 279,
+    "lines of code of the package": 46_588,
+    "options": 35,
+    "options and settings": 58,
+    "words of the documents": 62_842,
+    "lines of the tests": 122_962,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
