@@ -235,7 +235,6 @@ class Schedule:
     def send_again(self, attempt: Attempt, missing: Collection[str]) -> None:
         """Queue an attempt of an entry that had come to an end; ``missing``: for which it waits."""
         name = attempt.entry.id
-        self._dead.pop(name, None)
         self._failed_entries.discard(name)
         if not missing:
             self._ready.append(attempt)
@@ -361,7 +360,6 @@ class Sender:
         """The number and outcome of the last sending of what has facts of it, by task id."""
         self.set_window(self._window)
         self._has_begun_sending = False
-        self._sent_at = utc_now()
         self._repeats: Counter[str] = Counter()
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
@@ -449,7 +447,7 @@ class Sender:
         on its way is published again.
         """
         late = {name for name, (_, until) in self._tried.items() if until <= now}
-        withdrawn = self._schedule.withdraw(late) if late else []
+        withdrawn = self._schedule.withdraw(late)
         for one in withdrawn:
             del self._tried[one.task_id]
         return [Skipped(one, NeverTaken(limit=one.entry.deadline or 0.0)) for one in withdrawn]

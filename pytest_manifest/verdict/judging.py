@@ -70,10 +70,13 @@ class Judging:
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
         self._runs: dict[str, RunFacts] = {}
-        self._signatures = signatures_of(ledger) if self.by_present_keys else None
+        of_all = signatures_of(ledger) if self.by_present_keys else None
+        self._signatures = of_all
         """Those of all runs; None where none of them needs a signature."""
-        merged = () if self._signatures is None else self._merged
-        self._signatures_of = {one: signatures_of(ledger, one) for one in merged}
+        self._signatures_of: dict[str, ReportSignatures] = {}
+        if of_all is not None:
+            found = {one: signatures_of(ledger, one) or of_all for one in self._merged}
+            self._signatures_of = found
 
     def of(self, entry: Entry, rules: Rules | None = None) -> Judged:
         return self.judge(entry, self._jobs.of_entry(entry.id), rules)
@@ -102,7 +105,7 @@ class Judging:
         attempts = [self._attempt(entry, one) for one in loaded]
         if tree is not None and attempts:
             tree.announce(attempts[-1].own.facts)
-            attempts[-1] = Attempt(attempts[-1].own, tree if tree else None)
+            attempts[-1] = Attempt(attempts[-1].own, tree)
         return Judged(entry, loaded, judge(entry, attempts, run, rules))
 
     def descendant(self, entry: Entry, root: Job, facts: JobFacts) -> Descendant:
@@ -153,7 +156,7 @@ class Judging:
         tree.announce(own.facts)
         for facts in one.descendants:
             tree.add(self.descendant(entry, own.job, facts))
-        return Attempt(own, tree if tree else None)
+        return Attempt(own, tree)
 
     def _believed(self, job: JobFacts) -> JobFacts:
         """Return a job's facts with its ends believed by the present keys, where these count."""
@@ -161,9 +164,7 @@ class Judging:
             return job
         signatures = self._signatures_of.get(job.job.run, self._signatures)
         checked = (
-            replace(one, fault="" if signatures is None else signatures.fault_of(one.receipt))
-            if isinstance(one, Ended)
-            else one
+            replace(one, fault=signatures.fault_of(one.receipt)) if isinstance(one, Ended) else one
             for one in job.facts
         )
         return replace(job, facts=tuple(checked))

@@ -55,7 +55,11 @@ JUDGES = (
             "judge_fields",
         ),
     ),
-    Judge("run/schedule.py", "S6", _unit("run_schedule", "run_schedule_budget", "run_key_limits")),
+    Judge(
+        "run/schedule.py",
+        "S6",
+        _unit("run_schedule", "run_schedule_budget", "run_key_limits", "run_sending"),
+    ),
     Judge(
         "run/send_queue.py",
         "S6",
@@ -67,7 +71,10 @@ JUDGES = (
     Judge(
         "verdict/judging.py",
         "S4, S5",
-        _unit("audits", "merge_judged", "run_weighing", "costs", "excuses"),
+        _unit(
+            *("audits", "merge_judged", "run_weighing", "costs", "excuses", "run_trees"),
+            *("exported_trees", "reuse", "judging"),
+        ),
     ),
     Judge(
         "run/resume.py",

@@ -17,7 +17,7 @@ from pytest_manifest.run.fact_log import record_own_limits, stamp
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.schema.run_facts import RunOver, StoreFact
+from pytest_manifest.schema.run_facts import RunOver, SetBack, StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.judging import Judging, recorded
 from pytest_manifest.worker.signing import sign_receipt
@@ -52,6 +52,7 @@ class Shards:
         starts: Sequence[str] = ("x",),
         before: float = 0.0,
         facts: Sequence[StoreFact] = (),
+        flown: Sequence[StoreFact | SetBack] = (),
         columns: Mapping[str, str] | None = None,
         is_whole: bool = True,
         **said: object,
@@ -59,7 +60,7 @@ class Shards:
         """Make the next shard: tasks have these ``limits`` (s), its job ran for so long and began
         ``before`` it was sent, by its worker's clock; ``starts``: the executions of which there is
         a start. It is signed by the key in use, if there is one, and judged as its run has judged
-        it; ``facts`` are there before that."""
+        it; ``facts`` are there before it is sent, ``flown`` while it is in flight."""
         number = len(self.paths)
         run = self.run_id(number + 1)
         info = replace(
@@ -82,6 +83,7 @@ class Shards:
             ledger.attempts.plan([(attempt.task_id, entry.id, 1, number)])
             ledger.attempts.mark([attempt.task_id], "sent", sent_at=sent_at)
             began = sent_at - timedelta(seconds=before)
+            ledger.facts.append((None, one) for one in flown)
             begun = [
                 started(attempt.task_id, name, began, 0, "w@h", "h", 1, redelivered=False)
                 for name in starts

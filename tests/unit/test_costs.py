@@ -13,12 +13,14 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import EntryVerdict, Ledger
+from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus, cost_text, exact
 from pytest_manifest.schema.receipts import actual_cost
 from pytest_manifest.testing import make_receipt
+from pytest_manifest.verdict import judging
 from pytest_manifest.verdict.judging import Costs, cost_of_verdict
 from tests.reports import add_receipts, add_starts, handed_on, started
 from tests.unit.ledger_support import INFO
@@ -182,6 +184,42 @@ def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) ->
     ended = receipt(state="revoked", runtime=3.0, pid=7, entry=OTHER)  # no store told of its start
     add_receipts(book.ledger, [(book.sent(OTHER), None, ended)])
     assert book.cost() == 0.5 + 0.25
+
+
+def test_of_one_attempt_it_is_known_whether_a_report_has_its_cost(
+    book: Book, tmp_path: Path
+) -> None:
+    """And of none that the run, or its manifest, has not."""
+    costs = Costs(book.ledger, book.manifest)
+    assert costs.of("nobody's") is None
+    add_receipts(book.ledger, [(book.sent(OTHER), None, receipt(entry=OTHER))])
+    add_receipts(book.ledger, [(book.sent(ENTRY), None, receipt({"cost": 0.125}))])
+    found = [(costs.of(book.task_id(entry)), costs.reported) for entry in (OTHER, ENTRY, OTHER)]
+    assert found == [(exact(0.25), False), (exact(0.125), True), (exact(0.25), True)]
+    less = write_manifest(tmp_path / "less.jsonl", Header(), [OTHER])
+    assert Costs(book.ledger, less).of(book.task_id(ENTRY)) is None
+    assert list(costs.by_attempt(without=[book.task_id(ENTRY)])) == [
+        (book.task_id(OTHER), exact(0.25)),
+        (book.task_id(NONE), 0),
+    ]
+
+
+def test_costs_are_read_some_entries_at_a_time(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the tasks that their jobs started: these cost the entry nothing."""
+    read: list[tuple[list[str], bool]] = []
+    load = Jobs.of_entries
+
+    def watched(self: Jobs, entries: list[str], *, trees: bool = True) -> object:
+        read.append((entries, trees))
+        return load(self, entries, trees=trees)
+
+    monkeypatch.setattr(judging, "BATCH", 2)
+    monkeypatch.setattr(Jobs, "of_entries", watched)
+    costs = Costs(book.ledger, book.manifest)
+    assert costs.total() == 0
+    assert costs.of(book.task_id(NONE)) == 0
+    assert read == [(["a", "b"], False), (["c"], False), (["c"], False)]
+    assert costs.reported is False
 
 
 @pytest.mark.parametrize(

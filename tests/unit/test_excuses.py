@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,10 @@ from pytest_manifest.ledger import utc_now as true_now
 from pytest_manifest.run import fact_log
 from pytest_manifest.run import fact_log as clock
 from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied, record_own_limits
-from pytest_manifest.verdict.judging import Costs
+from pytest_manifest.schema.facts import Reused
+from pytest_manifest.schema.run_facts import SetBack, StoreFact
+from pytest_manifest.verdict.judging import Costs, Judging, signatures_of
+from pytest_manifest.verdict.signatures import UNTRUSTED
 from pytest_manifest.worker import signing
 from tests.reports import EMPTIED
 from tests.unit.shards_support import Shards
@@ -91,6 +95,46 @@ def test_costs_of_a_merged_run_are_the_sums_of_its_shards(shards: Shards) -> Non
         assert [merged.of(row.task_id) for row in ledger.attempts.all()] == [0, 2]
 
 
+def excused(shards: Shards, path: Path) -> dict[str, list[tuple[str, object]]]:
+    """What excuses the reports of each attempt of a ledger; where it is reused, nothing of that."""
+    found: dict[str, list[tuple[str, object]]] = {}
+    with Ledger.open(path) as ledger:
+        judging = Judging(ledger)
+        for row in ledger.attempts.all():
+            [one] = ledger.jobs.of_entry(row.entry)
+            own = one.own
+            facts = judging.excuses(own)
+            assert {fact.job for fact in facts} <= {row.task_id}
+            found[row.entry] = [
+                ("store", fact.what) if isinstance(fact, StoreFact) else ("clock", fact.by)
+                for fact in facts
+            ]
+            origin = Reused(run=own.job.run, entry="e", attempt=1, by=own.job.run, at=own.job.at)
+            assert judging.excuses(replace(own, job=replace(own.job, reused=origin))) == ()
+    return found
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_excuses_a_report_is_of_its_own_shard(tmp_path: Path, reverse: bool) -> None:
+    """The store that was emptied before its end; the clock that was set back meanwhile."""
+    shards = Shards(tmp_path, total=4)
+    shards.add()
+    shards.add(facts=[EMPTIED], is_whole=False)
+    shards.add(flown=[SetBack(seq=0, at=true_now(), by=BACK, most=BACK)])
+    shards.add(flown=[EMPTIED])
+    wanted: dict[str, list[tuple[str, object]]] = {
+        "e0": [],
+        "e1": [("store", "emptied")],
+        "e2": [("clock", BACK)],
+        "e3": [("store", "emptied")],
+    }
+    alone: dict[str, list[tuple[str, object]]] = {}
+    for path in shards.paths:
+        alone |= excused(shards, path)
+    assert alone == wanted
+    assert excused(shards, shards.merged(reverse=reverse)) == wanted
+
+
 @pytest.fixture
 def two_keys() -> Iterator[Sequence[tuple[bytes, str]]]:
     yield [keys.generate(), keys.generate()]
@@ -109,6 +153,11 @@ def test_a_key_that_one_shard_trusts_is_none_of_another(
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
     path = shards.merged(reverse=False)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
+    with Ledger.open(path) as ledger:
+        [(_, receipt)] = ledger.events.receipts(ledger.attempts.of_entry("e1")[0].task_id)
+        of = [signatures_of(ledger), *(signatures_of(ledger, one) for one in ledger.info.merged())]
+        faults = [one.fault_of(receipt) for one in of if one is not None]
+    assert faults == ["", UNTRUSTED, ""]
     assert shards.audited(path, receipt_keys=public) == {"e0": "passed", "e1": "passed"}
 
 

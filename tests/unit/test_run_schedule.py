@@ -14,6 +14,7 @@ from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.run.send_queue import Budget
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.verdict.problems import WaitsFor
 from tests.reasons import noted
 from tests.rings import examples
 
@@ -95,6 +96,13 @@ def test_a_deselected_entry_counts_by_its_verdict_in_this_run(
     free = Schedule(attempts(b="a"), verdicts={"a": "passed"})
     assert free.start() == []
     assert names(free.take(9)) == ["b"]
+
+
+def test_an_entry_that_is_not_part_of_the_run_has_no_status() -> None:
+    """Nor does a schedule that nobody has started have anything to send."""
+    assert [one.why for one in Schedule(attempts(b="a")).start()] == [WaitsFor(names=("a",))]
+    idle = Schedule(())
+    assert (idle.has_ready, idle.exhausted, idle.take(1)) == (False, True, [])
 
 
 def test_an_entry_under_way_is_waited_for() -> None:
@@ -192,6 +200,36 @@ def test_another_attempt_goes_first_as_long_as_something_is_sent() -> None:
     assert schedule.close(stopped) == [Skipped(plain(3)[2], stopped)]
     assert schedule.add(again) == Skipped(again, stopped)
     assert schedule.exhausted
+
+
+def test_what_is_cancelled_is_returned_wherever_it_waits() -> None:
+    """For its turn, for the canary, for another entry."""
+    schedule = Schedule(attempts(a="", b="", c="b", d="c", e=""), canary=1)
+    schedule.start()
+    assert names(schedule.cancel(["c", "b", "unknown"])) == ["b", "c"]
+    assert schedule.unsent() == {"a", "d", "e"}
+    assert names(schedule.cancel(["a", "d"])) == ["a", "d"]
+    assert schedule.unsent() == {"e"}
+
+
+def test_what_is_sent_again_waits_for_what_it_names() -> None:
+    """For all of it, beside what waits for that already; its failure of before counts no more."""
+    schedule = Schedule(attempts(a="", b="", c="a b", d="a"), max_failed=FailureLimit(1))
+    schedule.start()
+    a, _ = schedule.take(9)
+    assert names([one.attempt for one in schedule.finished("a", "failed")]) == ["c", "d"]
+    c, d = (attempt_of(RUN, Entry(id=name, task="t"), 1) for name in "cd")
+    schedule.send_again(a, ())
+    schedule.send_again(c, ["a", "b"])
+    schedule.send_again(d, ["a"])
+    assert schedule.take(9) == [a]
+    assert schedule.unsent() == {"c", "d"}
+    assert schedule.finished("a", "passed") == []
+    assert schedule.take(9) == [d]
+    assert schedule.finished("d", "failed") == []
+    assert schedule.closed is None
+    assert schedule.finished("b", "passed") == []
+    assert schedule.take(9) == [c]
 
 
 def test_a_canary_is_never_larger_than_what_is_free() -> None:
