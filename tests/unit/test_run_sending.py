@@ -258,7 +258,9 @@ def test_all_that_there_is_of_what_was_sent_once_is_known_without_the_record(
         assert flights["e1"].facts is None
         for name in ("e0", "e2"):
             [loaded] = made.ledger.jobs.of_entry(name)
-            sending, result = flights[name].facts or ()
+            known = flights[name].facts
+            assert known is not None
+            sending, result = known
             own, end = loaded.own.facts
             assert isinstance(own, Sending)
             assert isinstance(end, SendResult)
