@@ -25,6 +25,7 @@ from pytest_manifest.analysis.pace import Foreseen, Pace
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import OVER_BUDGET, Ledger, RunInfo, find_runs, utc_now
 from pytest_manifest.ledger.additions import AddedAttempt, AddedFact, AddedVerdict
+from pytest_manifest.ledger.commands import Command
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.processes import is_held
@@ -53,6 +54,8 @@ class RunFigures:
         self.path = path
         self._detail, self._clock = detail, clock
         self._ledger: Ledger | None = None
+        self.asked: list[Command] = []
+        """What operators have asked for, and no pytest has carried out yet."""
         self._file: tuple[int, int] | None = None
         self._version = 0
         self._before: frozenset[Key] | None = None
@@ -106,6 +109,7 @@ class RunFigures:
             if self.info is None or segment != self._segment or self._is_cut_back(ledger):
                 self._begin_with(ledger, segment)
             self._move_on(ledger)
+            self.asked = ledger.commands.open()
         self._version = version
 
     def _opened(self) -> Ledger:

@@ -89,7 +89,7 @@ class _Picture:
             longest=self._longest(),
             cost=self._cost(),
             limits=reader.story.limits,
-            actions=[*reversed(reader.story.actions)][:_MOST_ACTIONS],
+            actions=self._actions(),
             throttling=[*reversed(reader.story.throttling)][:_MOST_ACTIONS],
             series=self._series(),
         )
@@ -99,6 +99,21 @@ class _Picture:
             "more_tasks": len(self._known_tasks()) - len(found.tasks),
         }
         return found.model_copy(update=left_out)
+
+    def _actions(self) -> list[status.StatusAction]:
+        kept = [
+            status.StatusAction(
+                at=one.at,
+                action=one.action,
+                by=short(one.by, 60),
+                reason=short(one.reason),
+                changed=False,
+                data={name: len(of) for name, of in one.data.items() if isinstance(of, list)},
+                waits=True,
+            )
+            for one in self.reader.asked
+        ]
+        return [*reversed(kept), *reversed(self.reader.story.actions)][:_MOST_ACTIONS]
 
     def _series(self) -> status.StatusSeries:
         pace = self.reader.pace

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from pydantic import JsonValue
@@ -23,7 +23,7 @@ from pytest_manifest.cli.output import answer as print_answer
 from pytest_manifest.cli.stored_run import StoredRun, find_run, hide_secrets, runs_folder
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.commands import KEPT, Answer
+from pytest_manifest.ledger.commands import DRY_RUN, KEPT, Answer
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema.run_facts import Action
@@ -109,6 +109,12 @@ class _Call:
         self.show(action, found, number=number, json=json)
         if found is None or not found.applied:
             raise typer.Exit(FOUND)
+
+    def refuse_kept(self, action: Action, why: str) -> NoReturn:
+        """Raise PlanError: there is nothing that could be kept for a resume."""
+        raise PlanError(
+            f"run {self.id}: nothing to {action}: {why}; --manifest-resume goes on with the rest"
+        )
 
     def _answer(self, ledger: Ledger, number: int) -> Answer | None:
         until = time.monotonic() + WAIT
@@ -219,11 +225,7 @@ def _simple(
     json: bool,
 ) -> None:
     call: _Call = context.obj
-    if not dry_run:
-        call.give(action, reason, data, json=json)
-        return
-    state = "a pytest follows the run" if call.is_followed else "no pytest follows the run"
-    call.show(action, Answer(call.is_followed, False, f"nothing was done; {state}"), json=json)
+    call.give(action, reason, {**(data or {}), DRY_RUN: True} if dry_run else data, json=json)
 
 
 @app.command(name="set")
@@ -266,6 +268,8 @@ def cancel(
     with call.run.read() as ledger:
         names = _chosen(call, ledger, entries or (), task)
         at = places(ledger, names)
+        told = ledger.verdicts.reasons(names)
+    passed = {name for name, one in told.items() if one.status == "passed"}
     open_ones = [name for name in names if at[name] in ("unsent", "waiting", "running")]
     wanted = names if entries else open_ones
     runs = [name for name in names if at[name] == "running"]
@@ -277,6 +281,8 @@ def cancel(
         running = typer.confirm(
             f"{_running(runs)}. End them, too? They may be half done then", default=False
         )
+    if not call.is_followed and all(at[name] == "dropped" or name in passed for name in names):
+        call.refuse_kept("cancel", "each has passed, or is cancelled already")
     call.give("cancel", reason, {"entries": list(wanted), "running": running}, json=json)
 
 
@@ -332,6 +338,8 @@ def requeue(
         return
     if twice and sys.stdin.isatty() and not json:
         typer.confirm(f"{plural(len(twice), 'entry')} might run twice. Send them?", abort=True)
+    if not again and not call.is_followed:
+        call.refuse_kept("requeue", listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN))
     given: dict[str, JsonValue] = {"entries": list(names), "unsafe": unsafe}
     call.give("requeue", reason, given, json=json)
 

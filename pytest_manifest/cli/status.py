@@ -449,7 +449,8 @@ def _story(found: RunStatus, width: int) -> Iterator[Line]:
         given = [f"{name}={_setting(name, value)}" for name, value in found.limits.items()]
         yield from _flow([("LIMITS", "bold"), *((cut(one, width), "") for one in given)], width)
     for one in found.actions[:3]:
-        what = f"{_clock(one.at, found.at)} {one.action} by {one.by}"
+        waits = ", not carried out yet" if one.waits else ""
+        what = f"{_clock(one.at, found.at)} {one.action} by {one.by}{waits}"
         yield from _wrapped(f"{what}: {one.reason}" if one.reason else what, width, "")
     for held in found.throttling[:2]:
         until = "" if held.ended is None else f" to {_clock(held.ended, found.at)}"

@@ -19,6 +19,8 @@ from pytest_manifest.text import one_line
 _ADD: Final = "INSERT INTO commands (at, by, action, reason, data) VALUES (?, ?, ?, ?, ?)"
 KEPT: Final[frozenset[Action]] = frozenset({"cancel", "requeue"})
 """Commands that wait for the next session of a run which nobody follows."""
+DRY_RUN: Final = "dry_run"
+"""In a command's data: it asks what would happen, and nothing does."""
 _OPEN: Final = """
     SELECT n, at, by, action, reason, data FROM commands
     WHERE answered_at IS NULL AND action IN (SELECT value FROM json_each(?)) ORDER BY n

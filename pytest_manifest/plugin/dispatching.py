@@ -31,7 +31,7 @@ from pytest_manifest.plugin.plans import do_nothing, log_failure, set_up, synthe
 from pytest_manifest.plugin.run_options import refuse_unwritable
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
 from pytest_manifest.reporting.github_runner import stop_commands
-from pytest_manifest.text import middle, plural, printable, short, short_path
+from pytest_manifest.text import many, middle, plural, printable, short, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -76,6 +76,7 @@ class SessionDispatch:
                 self._audit()
             elif stacks.nothing_to_resume(self._manifests):
                 state.resume_lines.append("nothing is sent: every entry has passed")
+                self._answer_kept()
                 self._audit()
             elif self._options.resume:
                 self._resume()
@@ -83,6 +84,18 @@ class SessionDispatch:
                 self._dispatch()
             for run in self.runs:
                 run.warnings += findings(state.selection, run.manifest.path.resolve())
+
+    def _answer_kept(self) -> None:
+        """Answer what operators had kept for a resume that has nothing to do."""
+        from pytest_manifest.plugin import run_history
+        from pytest_manifest.run.steering import answer_passed
+
+        for manifest in self._manifests.with_work:
+            run = run_history.run_to_resume(self._options, manifest)
+            if number := answer_passed(run.path):
+                self._state.resume_lines.append(
+                    f"{many(number, 'command')} of operators: nothing is left that could be done"
+                )
 
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""

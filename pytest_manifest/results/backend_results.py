@@ -32,7 +32,7 @@ from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction.texts import redact_error, redact_url
+from pytest_manifest.redaction.texts import redact, redact_error, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.records import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State
@@ -498,7 +498,10 @@ def _error(meta: Meta) -> ErrorInfo:
         kind, message = _pickled(stored)
     else:
         kind, message = "Exception", "" if stored is None else str(stored)
-    return ErrorInfo(type=kind, message=message, traceback=plain_traceback(traceback))
+    plain = plain_traceback(traceback)  # a stock worker has hidden nothing in it
+    return ErrorInfo(
+        type=kind, message=redact(message), traceback=None if plain is None else redact(plain)
+    )
 
 
 def _pickled(error: BaseException) -> tuple[str, str]:

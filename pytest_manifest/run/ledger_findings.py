@@ -31,6 +31,7 @@ from pytest_manifest.schema.diagnosis import (
 )
 from pytest_manifest.schema.run_facts import Segment, SetBack, Steered, Throttled
 from pytest_manifest.schema.shown import shown_text
+from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.schema.summary import SummarySpread
 from pytest_manifest.text import duration, listed, plural, short
 from pytest_manifest.verdict.judging import Costs
@@ -105,9 +106,12 @@ class Case:
         return is_held(self.files.lock)
 
     def awaited(self) -> PendingAttempts:
-        """Return what is in flight by the ledger now."""
+        """Return what is in flight by the ledger now: sent, and judged by nobody."""
         pending = PendingAttempts()
         Tracking(pending, self.ledger, self.manifest, self.info).under_way()
+        told = self.ledger.verdicts.statuses()
+        names = {one.entry.id for one in pending.attempts()}
+        pending.drop_all_but({name for name in names if told.get(name, "pending") in OPEN})
         return pending
 
     @cached_property

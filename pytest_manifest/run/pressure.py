@@ -135,8 +135,10 @@ class Health:
         self._ask, self._warnings, self.live = ask, warnings, live
         self.word: HealthWord = "ok"
         self.reason = ""
-        self._is_asking = self._has_answered = False
+        self._is_asking = self._has_answered = self._has_word = False
         self._answer: list[object] = []
+        self.is_silent = False
+        """Whether it has not answered for a while: its last answer is an old one."""
         self._asked_at, self._waits_until = float("-inf"), float("inf")
         self._said: set[str] = set()
 
@@ -149,6 +151,7 @@ class Health:
             self._asked_at, self._is_asking = now, True
             threading.Thread(target=self._question, daemon=True, name="manifest-health").start()
         elif self._is_asking and now - self._asked_at >= SILENCE:
+            self.is_silent = True
             self._fault("silence", f"has not answered for {SILENCE:g} s")
         self._take()
 
@@ -169,12 +172,14 @@ class Health:
     def _take(self) -> None:
         if not self._answer:
             return
-        answer, self._has_answered = self._answer.pop(), True
+        answer, self._has_answered, self.is_silent = self._answer.pop(), True, False
         word, reason = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, "")
         if isinstance(answer, BaseException):
-            self._fault("error", f"raised {_line(f'{type(answer).__name__}: {answer}')}")
+            self._fault(
+                "error", f"raised {_line(f'{type(answer).__name__}: {answer}'.rstrip(': '))}"
+            )
         elif isinstance(reason, str) and isinstance(word, str) and word in WORDS:
-            self.word = next(one for one in WORDS if one == word)
+            self.word, self._has_word = next(one for one in WORDS if one == word), True
             self.reason = _line(reason)
         else:
             self._fault("nonsense", f"answered {_line(short(answer))}, which is not {_ANSWERS}")
@@ -182,7 +187,10 @@ class Health:
     def _fault(self, kind: str, what: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
-            said = f"manifest_health {what}: its last answer holds, {self.word!r}"
+            holds = f"its last answer holds, {self.word!r}"
+            if not self._has_word:
+                holds = "there is no answer of it that would hold, so nothing is held back"
+            said = f"manifest_health {what}: {holds}"
             self._warnings.append(said)
             self.live.append(said)
 
@@ -235,6 +243,13 @@ class Pressure:
             self._bucket = _Bucket(rates[""], time.monotonic())
         else:
             self._bucket.change(rates[""])
+
+    @property
+    def held_by(self) -> str:
+        """Return what holds all sending back at this moment; "" where nothing does."""
+        held = {why: detail for (why, key), (_, detail) in self._held.items() if not key}
+        said = f"manifest_health says {held['health']}" if self._health.word == "stop" else ""
+        return said or held.get("queue", "")
 
     @property
     def rated_keys(self) -> frozenset[str]:
@@ -313,6 +328,8 @@ class Pressure:
     def _note_health(self, now: float) -> None:
         word = self._health.word
         said = "" if word == "ok" else ": ".join(filter(None, (word, self._health.reason)))
+        if said and self._health.is_silent:
+            said += f" (its last answer: it has been silent for over {SILENCE:g} s)"
         if said == self._held.get(("health", ""), (now, ""))[1]:
             return
         self._release("health", "", now)

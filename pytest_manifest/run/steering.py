@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
 from pydantic import JsonValue
@@ -19,7 +20,7 @@ from pytest_manifest.broker.locating.base import compare
 from pytest_manifest.errors import ManifestToolError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.attempts import Planned
-from pytest_manifest.ledger.commands import KEPT, Answer, Command
+from pytest_manifest.ledger.commands import DRY_RUN, KEPT, Answer, Command
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import FactLog, stamp
@@ -84,6 +85,17 @@ def answer_stale(ledger: Ledger) -> None:
         if command.action not in KEPT:
             over = "the session that it was meant for has ended"
             ledger.commands.answer(command.number, Answer(False, False, over))
+
+
+def answer_passed(path: Path) -> int:
+    """Answer what was kept for a session that has nothing to do, as every entry of the run at this
+    path has passed; return how many commands these were."""
+    with Ledger.open(path, write=True) as ledger:
+        kept = ledger.commands.open()
+        for command in kept:
+            over = "every entry has passed: none is sent again, and none is left to be cancelled"
+            ledger.commands.answer(command.number, Answer(False, False, over))
+    return len(kept)
 
 
 def answer_kept(ledger: Ledger, facts: FactLog, decided: Iterable[Decision]) -> None:
@@ -200,8 +212,9 @@ class Steering(Part):
             self._end("detach")
 
     def _carry_out(self, command: Command) -> None:
+        does = self._would if command.data.get(DRY_RUN) else self._by_action[command.action]
         try:
-            answer = self._by_action[command.action](command)
+            answer = does(command)
         except ManifestToolError as error:
             answer = Answer(False, False, str(error))
         with self._ledger.transaction():
@@ -221,7 +234,34 @@ class Steering(Part):
             return
         self._facts.add(None, _steered(command, changed, data or {}))
 
+    def _would(self, command: Command) -> Answer:
+        """Say what a command would change, and change nothing. Raises PlanError as that does."""
+        number = many(len(self._pending), "job")
+        said = f"the run would end, as by Ctrl-C, with {number} in flight"
+        if command.action == "set":
+            found = self._settings_of(command)
+            noted: dict[str, JsonValue] = {name: value for name, (value, _) in found.items()}
+            return Answer(True, False, f"it would be {_limits_words(noted)}", noted)
+        if command.action != "stop":
+            self._refuse_unsending()
+            before = self._paused_before()
+            said = {
+                "pause": before or f"nothing new would be sent; {number} in flight would go on",
+                "drain": f"the run would end when {number} in flight have ended",
+                "resume": "sending would go on" if before else "sending is not paused",
+            }[command.action]
+        return Answer(True, False, said, {"in_flight": len(self._pending)})
+
     # Sending
+
+    def _paused_before(self) -> str:
+        """Return by whom sending was paused already; "" where it is not."""
+        if not self._schedule.paused:
+            return ""
+        for one in reversed(self._ledger.jobs.run_facts().steered):
+            if one.action in ("pause", "drain") and one.changed:
+                return f"sending is paused already, by {one.by} at {one.at:%H:%M:%S} UTC"
+        return "sending is paused already"
 
     def _refuse_unsending(self) -> None:
         if not self._engine.sends or self._context.settings.send_only:
@@ -229,12 +269,13 @@ class Steering(Part):
 
     def _pause(self, command: Command) -> Answer:
         self._refuse_unsending()
-        changed, self._schedule.paused = not self._schedule.paused, True
-        self._says_quiet = changed and bool(self._pending)
+        before = self._paused_before()
+        changed, self._schedule.paused = not before, True
+        self._says_quiet = self._says_quiet or (changed and bool(self._pending))
         self._note(command, changed=changed)
         number = many(len(self._pending), "job")
         left = f"the run's deadline goes on, and is over in {duration(self._engine.time_left)}"
-        said = f"nothing new is sent; {number} in flight; {left}"
+        said = f"{before or 'nothing new is sent'}; {number} in flight; {left}"
         return Answer(True, changed, said, {"in_flight": len(self._pending)})
 
     def _resume(self, command: Command) -> Answer:
@@ -242,7 +283,10 @@ class Steering(Part):
         changed, self._schedule.paused = self._schedule.paused, False
         self._is_draining = self._says_quiet = False
         self._note(command, changed=changed)
-        return Answer(True, changed, "sending goes on" if changed else "sending was not paused")
+        said = "sending goes on" if changed else "sending was not paused"
+        if held := self._context.pressure.held_by:
+            said = f"sending is not paused, and is still held back: {held}"
+        return Answer(True, changed, said)
 
     def _drain(self, command: Command) -> Answer:
         self._refuse_unsending()
@@ -273,15 +317,19 @@ class Steering(Part):
     # Limits
 
     def _set(self, command: Command) -> Answer:
-        if not command.data:
-            raise PlanError(f"name what is to be set: {listed([*_SETTINGS], len(_SETTINGS))}")
-        found = {name: self._setting(name, str(text)) for name, text in command.data.items()}
+        found = self._settings_of(command)
         noted: dict[str, JsonValue] = {name: value for name, (value, _) in found.items()}
         self._note(command, data=noted)
         for _, take_effect in found.values():
             take_effect()
-        said = ", ".join(f"{name} = {value}" for name, value in noted.items())
-        return Answer(True, True, f"from now on {said}", noted)
+        return Answer(True, True, f"from now on {_limits_words(noted)}", noted)
+
+    def _settings_of(self, command: Command) -> dict[str, _Setting]:
+        """Return what limits are to be, by their names. Raises PlanError."""
+        given = {name: text for name, text in command.data.items() if name != DRY_RUN}
+        if not given:
+            raise PlanError(f"name what is to be set: {listed([*_SETTINGS], len(_SETTINGS))}")
+        return {name: self._setting(name, str(text)) for name, text in given.items()}
 
     def _setting(self, name: str, text: str) -> _Setting:
         """Return what a limit is to be, and what makes it so. Raises PlanError."""
@@ -508,6 +556,15 @@ class Steering(Part):
             self._ledger.verdicts.reopen(entries, why="requeue")
         self._engine.note_told({name: before[name] for name in entries})
         return attempts
+
+
+def _limits_words(noted: Mapping[str, JsonValue]) -> str:
+    """Return limits and what they are, a deadline in words."""
+    named = {
+        name: duration(value) if name == "deadline" and isinstance(value, float) else value
+        for name, value in noted.items()
+    }
+    return ", ".join(f"{name} = {value}" for name, value in named.items())
 
 
 def _cancelled_words(counts: Mapping[str, JsonValue], *, running: bool) -> str:

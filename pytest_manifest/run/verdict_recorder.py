@@ -194,7 +194,7 @@ class VerdictRecorder(Part):
         """Judge these anew, in flight or not; return the verdicts of entries that follow."""
         own: list[PendingAttempt] = []
         others: list[str] = []
-        for task_id in task_ids:
+        for task_id in dict.fromkeys(task_ids):  # of two copies of a message each may say something
             job = self._pending.by_task_id.get(task_id)
             if job is not None and job.child is None:
                 own.append(job)

@@ -135,10 +135,10 @@ class StatusCost(fields.Document):
 
 
 class StatusAction(fields.Document):
-    """A command of an operator that took effect."""
+    """A command of an operator that took effect, or waits for a pytest that carries it out."""
 
     at: fields.Time
-    """When it took effect."""
+    """When it took effect, or was given."""
     action: fields.Text
     """What was done: pause, resume, drain, set, cancel, requeue or stop."""
     by: fields.Text
@@ -149,6 +149,8 @@ class StatusAction(fields.Document):
     """Whether something is otherwise by it."""
     data: dict[str, Setting] = Field(default_factory=dict)
     """What was set, or how many entries it was about; long values are left out."""
+    waits: bool = False
+    """Whether no pytest has carried it out yet."""
 
 
 class StatusThrottle(fields.Document):

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
+from unittest import mock
 
 import pytest
 from loguru import logger
@@ -22,6 +24,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
+from pytest_manifest.run import pressure
 from pytest_manifest.run.connections import EngineContext, RunConnections, RunState, add_nodes
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, stamp
@@ -488,3 +491,15 @@ def rig(plan: Plan) -> Iterator[Rig]:
             ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
         made.engine.begin()
         yield made
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Have questions for the health answered by the run's own thread."""
+
+    class SameThread:
+        def __init__(self, target: Callable[[], None], **_more: object) -> None:
+            self.start = target
+
+    with mock.patch.object(pressure, "threading", SimpleNamespace(Thread=SameThread)):
+        yield

@@ -110,9 +110,14 @@ def test_a_run_that_nobody_follows_is_not_steered(
         assert not ledger.commands.open()
 
 
-@pytest.mark.parametrize(("action", "name"), [("cancel", "mail.c"), ("requeue", "crm.b")])
-def test_what_is_kept_for_the_next_session_is_said_so(run: Path, action: str, name: str) -> None:
-    found = as_json("ctl", "last", action, name)
+@pytest.mark.parametrize(
+    ("action", "given"),
+    [("cancel", ["mail.c", "crm.a"]), ("cancel", ["crm.b"]), ("requeue", ["crm.b", "--unsafe"])],
+)
+def test_what_is_kept_for_the_next_session_is_said_so(
+    run: Path, action: str, given: list[str]
+) -> None:
+    found = as_json("ctl", "last", action, *given)
     assert found["applied"]
     assert found["message"] == "no pytest follows this run now: it is kept for --manifest-resume"
     with Ledger.open(run) as ledger:
@@ -122,8 +127,36 @@ def test_what_is_kept_for_the_next_session_is_said_so(run: Path, action: str, na
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("pause",), "nothing was done; no pytest follows the run"),
-        (("set", "window=2"), "nothing was done; no pytest follows the run"),
+        (("cancel", "crm.a"), "nothing to cancel: each has passed, or is cancelled already"),
+        (("requeue", "crm.a"), "nothing to requeue: 'crm.a': it has passed"),
+        (("requeue", "crm.b"), "'crm.b': it may have run and is not idempotent"),
+        (("requeue", "mail.c"), "'mail.c': it has no verdict yet"),
+        (("pause", "--dry-run"), "no pytest follows it, so there is nothing to pause"),
+        (("set", "window=2", "--dry-run"), "no pytest follows it, so there is nothing to set"),
+    ],
+)
+def test_what_no_resume_could_do_is_refused_and_not_kept(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    assert said in refusal(monkeypatch, capsys, "ctl", "last", *arguments)
+    with Ledger.open(run) as ledger:
+        assert not ledger.commands.open()
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "drain", "stop"])
+def test_a_dry_run_is_asked_of_the_run_itself(run: Path, action: str) -> None:
+    with followed(run) as seen:
+        assert as_json("ctl", "last", action, "--dry-run")["applied"]
+    assert [(one.action, one.data) for one in seen] == [(action, {"dry_run": True})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         (("cancel", "--task=*"), "1 entry would be cancelled"),
         (("cancel", "crm.a"), "0 entries would be cancelled"),
         (("requeue", "crm.a", "crm.b"), "'crm.b': it may have run and is not idempotent"),
@@ -177,3 +210,12 @@ def test_a_run_that_answers_nothing_in_time_says_so(
 
 def test_its_help_needs_no_run() -> None:
     assert "Send nothing new" in manifest("ctl", "any", "pause", "--help")
+
+
+def test_a_second_operator_sees_what_is_kept(run: Path) -> None:
+    manifest("ctl", "last", "cancel", "mail.c", "--reason=not today")
+    (action,) = as_json("status", "last")["actions"]
+    assert (action["action"], action["waits"]) == ("cancel", True)
+    assert (action["reason"], action["data"]) == ("not today", {"entries": 1})
+    assert "not carried out yet: not today" in manifest("status", "last")
+    assert run.exists()

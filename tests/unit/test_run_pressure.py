@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -35,7 +33,7 @@ from pytest_manifest.run.pressure import (
 from pytest_manifest.run.settings import Rate
 from pytest_manifest.schema.run_facts import Segment, SegmentEnded, Throttled
 from tests.support import eventually
-from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_rig import Plan, Rig, in_turn, rig
 from tests.unit.run_world import EPOCH
 from tests.unit.test_run_key_limits import of_tenants
 
@@ -71,18 +69,6 @@ class Recorder:
 def facts(ledger: Ledger) -> list[tuple[str, str, bool]]:
     """What held sending back, in its order: why, which key, whether it is over."""
     return [(one.why, one.key, one.is_over) for one in ledger.facts.of_kind(Throttled)]
-
-
-@contextmanager
-def in_turn() -> Iterator[None]:
-    """Have questions for the health answered by the run's own thread."""
-
-    class SameThread:
-        def __init__(self, target: Callable[[], None], **_more: object) -> None:
-            self.start = target
-
-    with mock.patch.object(pressure, "threading", SimpleNamespace(Thread=SameThread)):
-        yield
 
 
 @pytest.mark.parametrize("rate", [Rate(3), Rate(20), Rate(90, "m"), Rate(3600, "h")])
@@ -309,9 +295,9 @@ def test_a_question_may_hang() -> None:
     assert health.allows(100.0 + FIRST_ANSWER)
     for seconds in range(120):
         health.look(100.0 + seconds)
-    assert warnings == [
-        f"manifest_health has not answered for {SILENCE:g} s: its last answer holds, 'ok'"
-    ]
+    held = "there is no answer of it that would hold, so nothing is held back"
+    assert warnings == [f"manifest_health has not answered for {SILENCE:g} s: {held}"]
+    assert health.is_silent
     released.set()
 
     def is_told() -> bool:
@@ -328,7 +314,8 @@ def test_a_failing_test_of_health_is_no_answer() -> None:
     with in_turn():
         health = Health(lambda: pytest.fail("no"), warnings, [])
         health.look(1.0)
-    assert warnings == ["manifest_health raised Failed: no: its last answer holds, 'ok'"]
+    held = "there is no answer of it that would hold, so nothing is held back"
+    assert warnings == [f"manifest_health raised Failed: no: {held}"]
     assert health.allows(1.0)
 
 

@@ -21,7 +21,7 @@ from pytest_manifest.schema.run_facts import Action, Segment, Steered
 from tests.unit.ledger_support import MOMENT
 from tests.unit.resume_rig import entry as plain
 from tests.unit.resume_rig import resume_rig
-from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_rig import Plan, Rig, in_turn, rig
 from tests.unit.run_world import Delivery, How, Worker
 
 NAMES = ("a", "b", "c", "d")
@@ -82,7 +82,9 @@ def test_what_is_paused_sends_nothing_new_until_it_is_resumed() -> None:
         ended(made)
         assert published(made) == {"a", "b"}
         assert any("nothing is in flight" in one for one in made.engine._context.live_warnings)
-        assert not asked(made, "pause").changed
+        again = asked(made, "pause")
+        assert not again.changed
+        assert "sending is paused already, by ada@box at " in again.message
         assert asked(made, "resume").changed
         made.step()
         assert published(made) == set(NAMES)
@@ -96,6 +98,66 @@ def test_what_is_paused_sends_nothing_new_until_it_is_resumed() -> None:
             ("resume", "ada@box", "why not", True),
             ("resume", "ada@box", "why not", False),
         ]
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing() -> None:
+    with rig(Plan(tuple(map(entry, NAMES)), window=2)) as made:
+        made.step()
+
+        def would(action: Action, **data: JsonValue) -> tuple[bool, bool, str]:
+            answer = asked(made, action, dry_run=True, **data)
+            return answer.applied, answer.changed, answer.message
+
+        going_on = "nothing new would be sent; 2 jobs in flight would go on"
+        assert would("pause") == (True, False, going_on)
+        assert would("drain") == (True, False, "the run would end when 2 jobs in flight have ended")
+        assert would("resume") == (True, False, "sending is not paused")
+        ends = "the run would end, as by Ctrl-C, with 2 jobs in flight"
+        assert would("stop") == (True, False, ends)
+        assert would("set", deadline="10m", window="9") == (
+            *(True, False),
+            "it would be deadline = 10 min 00 s, window = 9",
+        )
+        applied, _, said = would("set", window="0")
+        assert (applied, said) == (False, "window=0: write it like window=200")
+        applied, _, said = would("set")
+        assert (applied, said.startswith("name what is to be set")) == (False, True)
+        assert not made.ledger.jobs.run_facts().steered
+        assert not made.signals.stop.is_set()
+        asked(made, "pause")
+        assert would("pause")[2].startswith("sending is paused already, by ada@box")
+        assert would("resume")[2] == "sending would go on"
+        asked(made, "resume")
+        made.finish()
+        made.check()
+        assert set(made.kinds().values()) == {"passed"}
+
+
+def test_a_resumed_run_says_what_holds_it_back_still() -> None:
+    answers: list[object] = [("stop", "db failover")]
+    plan = Plan(tuple(map(entry, NAMES)), health=lambda: answers[0])
+    with in_turn(), rig(plan) as made:
+        made.step()
+        asked(made, "pause")
+        held = "manifest_health says stop: db failover"
+        assert asked(made, "resume").message == (
+            f"sending is not paused, and is still held back: {held}"
+        )
+        answers[0] = "ok"
+        made.finish()
+
+
+def test_what_is_kept_for_a_resume_that_has_nothing_to_do_is_answered() -> None:
+    with rig(Plan((entry("a"),))) as made:
+        made.finish()
+        path = made.ledger.path
+        number = made.ledger.commands.add("requeue", "ada@box", "", {"entries": ["a"]})
+        assert steering.answer_passed(path) == 1
+        answer = made.ledger.commands.answer_of(number)
+        assert answer is not None
+        assert (answer.applied, answer.message.partition(":")[0]) == (
+            *(False, "every entry has passed"),
+        )
 
 
 def test_a_drained_run_ends_when_nothing_is_in_flight() -> None:

@@ -89,3 +89,15 @@ def test_what_a_stock_worker_stores_of_a_reject_is_one(stored: object, state: st
     result = parse_result({"status": "FAILURE", "result": stored})
     assert result is not None
     assert result.state == state
+
+
+def test_what_a_stock_worker_stores_of_an_error_loses_its_secrets() -> None:
+    """Nobody has hidden them before: a worker without the instrumentation does not."""
+    url = "redis://:swordfish@box:6379/0"
+    stored = {"exc_type": "OSError", "exc_message": [f"{url} refused"], "exc_module": "builtins"}
+    traceback = f"Traceback (most recent call last):\nOSError: {url} refused"
+    result = parse_result({"status": "FAILURE", "result": stored, "traceback": traceback})
+    assert result is not None
+    assert result.error is not None
+    assert "swordfish" not in f"{result.error.message}{result.error.traceback}"
+    assert "OSError: redis://" in str(result.error.traceback)
