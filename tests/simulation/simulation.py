@@ -503,6 +503,7 @@ class Simulation:
     def _become_fair(self) -> None:
         if self._fair_since is None:
             self._fair_since = self.world.clock.now
+            self._orders.clear()  # what could not be written so far never is
             self._orders.append(("resume", {}))
             self.world.refuses = 0.0
             self.world.become_fair()

@@ -23,6 +23,7 @@ from tests.reports import started
 from tests.services import valkey_server
 from tests.support import eventually
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
+from tests.unit.ledger_support import verdict
 
 SHOWS = "from pytest_manifest.processes import show_stacks\nshow_stacks()\n"
 HANGS = "def hang():\n    {}\n\nprint('here', flush=True)\nhang()\n"
@@ -108,6 +109,18 @@ def test_without_a_stack_the_ledger_speaks(run: Path) -> None:
     document = as_json("doctor", run.stem, status=FOUND)
     assert document["diagnosis"] == 1
     assert document["is_followed"] is False
+
+
+def test_what_is_judged_without_a_report_is_not_in_flight(run: Path) -> None:
+    """An audit may find a report of it yet, but nobody waits for it."""
+    names = {"b": "cancelled", "c": "lost", "d": "timed_out", "e": None}
+    file = write_manifest(Path("n.jsonl"), *({"id": name, "task": "t"} for name in ("a", *names)))
+    path = make_run(file, 2, ["passed", *([None] * len(names))])
+    with Ledger.open(path, write=True) as ledger:
+        ledger.verdicts.record([(verdict(n, kind), None) for n, kind in names.items() if kind])
+        ledger.info.set_status("running")
+    found = as_json("doctor", path.stem, status=FOUND)
+    assert (found["judged"], found["in_flight"]) == (4, 1)
 
 
 @pytest.mark.parametrize(
