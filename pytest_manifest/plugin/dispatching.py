@@ -88,7 +88,7 @@ class SessionDispatch:
     def _answer_kept(self) -> None:
         """Answer what operators had kept for a resume that has nothing to do."""
         from pytest_manifest.plugin import run_history
-        from pytest_manifest.run.steering import answer_passed
+        from pytest_manifest.run.kept_commands import answer_passed
 
         for manifest in self._manifests.with_work:
             run = run_history.run_to_resume(self._options, manifest)

@@ -28,13 +28,13 @@ from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp, was_emptied
 from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.kept_commands import answer_kept, asked_of
 from pytest_manifest.run.kept_limits import with_limits_set
 from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch, locations_of
 from pytest_manifest.run.send_queue import NOTHING, refuse_beyond
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.steering import answer_kept, asked_of
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDABLE

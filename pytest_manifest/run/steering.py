@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
 from pydantic import JsonValue
@@ -18,132 +17,30 @@ from pydantic import JsonValue
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import compare
 from pytest_manifest.errors import ManifestToolError, PlanError
-from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.attempts import Planned
 from pytest_manifest.ledger.commands import DRY_RUN, KEPT, Answer, Command
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.connections import EngineContext, Part
-from pytest_manifest.run.fact_log import FactLog, stamp
+from pytest_manifest.run.kept_commands import (
+    SHOWN,
+    cancelled_by,
+    names_in,
+    requeued_answer,
+    steered_by,
+)
 from pytest_manifest.run.pressure import names_of
 from pytest_manifest.run.repeating import GOING_ON, Repeating, places
-from pytest_manifest.run.resume_rules import NOT_SENT, Decision
+from pytest_manifest.run.resume_rules import NOT_SENT
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.search import SNAPSHOT_GAP
 from pytest_manifest.run.settings import FailureLimit, Rate
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Recalled
-from pytest_manifest.schema.run_facts import Action, Steered
+from pytest_manifest.schema.run_facts import Action
 from pytest_manifest.text import duration, listed, many
 from pytest_manifest.verdict.problems import Cancelled
 
-SHOWN: Final = 5
-"""Entries that a message names."""
-
 _Setting: TypeAlias = tuple[JsonValue, Callable[[], None]]
-
-
-def cancelled_by(steered: Iterable[Steered]) -> frozenset[str]:
-    """Return the entries that operators have cancelled, and not asked for again since."""
-    found = set[str]()
-    for one in steered:
-        names = {str(name) for name in names_in(one.data)}
-        if one.action == "cancel":
-            found |= names
-        elif one.action == "requeue":
-            found -= names
-    return frozenset(found)
-
-
-def names_in(data: Mapping[str, JsonValue]) -> Sequence[str]:
-    """Return the entries that a command, or its fact, names."""
-    given = data.get("entries")
-    return [str(one) for one in given] if isinstance(given, list | tuple) else []
-
-
-def asked_of(ledger: Ledger) -> tuple[frozenset[str], Mapping[str, bool]]:
-    """Return the entries that operators have cancelled, and those that they want sent again, with
-    whether also where these might run twice: by what took effect, and by what still waits."""
-    cancelled = set(cancelled_by(ledger.jobs.run_facts().steered))
-    again: dict[str, bool] = {}
-    for command in ledger.commands.open():
-        names = names_in(command.data)
-        if command.action == "cancel":
-            cancelled |= set(names)
-            again = {name: unsafe for name, unsafe in again.items() if name not in names}
-        elif command.action == "requeue":
-            cancelled -= set(names)
-            again |= dict.fromkeys(names, bool(command.data.get("unsafe")))
-    return frozenset(cancelled), again
-
-
-def answer_stale(ledger: Ledger) -> None:
-    """Answer what was asked of a session that has ended; call it as the next one takes the run up.
-
-    Not later: what is asked while that one prepares is meant for it.
-    """
-    for command in ledger.commands.open():
-        if command.action not in KEPT:
-            over = "the session that it was meant for has ended"
-            ledger.commands.answer(command.number, Answer(False, False, over))
-
-
-def answer_passed(path: Path) -> int:
-    """Answer what was kept for a session that has nothing to do, as every entry of the run at this
-    path has passed; return how many commands these were."""
-    with Ledger.open(path, write=True) as ledger:
-        kept = ledger.commands.open()
-        for command in kept:
-            over = "every entry has passed: none is sent again, and none is left to be cancelled"
-            ledger.commands.answer(command.number, Answer(False, False, over))
-    return len(kept)
-
-
-def answer_kept(ledger: Ledger, facts: FactLog, decided: Iterable[Decision]) -> None:
-    """Answer what was kept for this session and is carried out by what it has decided to send.
-
-    Of what it does not look at is asked again, for a later one. What was cancelled since is left.
-    """
-    decisions = {one.entry: one for one in decided}
-    noted = {one.command for one in ledger.jobs.run_facts().steered}
-    commands = ledger.commands.open()
-    for command in commands:
-        if command.action != "requeue":
-            continue
-        since = [one for one in commands if one.number > command.number and one.action == "cancel"]
-        dropped = {name for one in since for name in names_in(one.data)}
-        names = names_in(command.data)
-        again = [one for one in names if one in decisions and decisions[one].action == "send"]
-        left = {one: decisions[one].reason for one in names if one in decisions}
-        left |= dict.fromkeys(dropped.intersection(names), "it was cancelled since")
-        left = {name: why for name, why in left.items() if name not in again}
-        if command.number not in noted:
-            facts.add(None, _steered(command, bool(again), {"entries": list(again)}))
-        ledger.commands.answer(command.number, requeued_answer(again, left))
-        if rest := [one for one in names if one not in decisions and one not in dropped]:
-            data = {**command.data, "entries": list[JsonValue](rest)}
-            ledger.commands.add("requeue", command.by, command.reason, data)
-
-
-def requeued_answer(again: Sequence[str], left: Mapping[str, str]) -> Answer:
-    """Return the answer to what was to be sent again; ``left``: what is not, and why."""
-    said = f"{many(len(again), 'entry')} sent again" if again else "nothing is sent again"
-    why = [f"{name!r}: {reason}" for name, reason in left.items()]
-    data: dict[str, JsonValue] = {"entries": list(again), "left": dict(left)}
-    return Answer(
-        bool(again), bool(again), said + (f"; left: {listed(why, SHOWN)}" if why else ""), data
-    )
-
-
-def _steered(command: Command, changed: bool, data: Mapping[str, JsonValue]) -> Steered:
-    return Steered(
-        **stamp(),
-        command=command.number,
-        action=command.action,
-        by=command.by,
-        reason=redact(command.reason),
-        changed=changed,
-        data=data,
-    )
 
 
 class Steerable(Protocol):
@@ -232,7 +129,7 @@ class Steering(Part):
         """Add the fact that a command takes effect, once."""
         if any(one.command == command.number for one in self._ledger.jobs.run_facts().steered):
             return
-        self._facts.add(None, _steered(command, changed, data or {}))
+        self._facts.add(None, steered_by(command, changed, data or {}))
 
     def _would(self, command: Command) -> Answer:
         """Say what a command would change, and change nothing. Raises PlanError as that does."""
@@ -258,10 +155,10 @@ class Steering(Part):
         """Return by whom sending was paused already; "" where it is not."""
         if not self._schedule.paused:
             return ""
-        for one in reversed(self._ledger.jobs.run_facts().steered):
-            if one.action in ("pause", "drain") and one.changed:
-                return f"sending is paused already, by {one.by} at {one.at:%H:%M:%S} UTC"
-        return "sending is paused already"
+        steered = self._ledger.jobs.run_facts().steered
+        last = [one for one in steered if one.action in ("pause", "drain") and one.changed][-1:]
+        by = "".join(f", by {one.by} at {one.at:%H:%M:%S} UTC" for one in last)
+        return f"sending is paused already{by}"
 
     def _refuse_unsending(self) -> None:
         if not self._engine.sends or self._context.settings.send_only:
@@ -559,12 +456,11 @@ class Steering(Part):
 
 
 def _limits_words(noted: Mapping[str, JsonValue]) -> str:
-    """Return limits and what they are, a deadline in words."""
-    named = {
-        name: duration(value) if name == "deadline" and isinstance(value, float) else value
-        for name, value in noted.items()
-    }
-    return ", ".join(f"{name} = {value}" for name, value in named.items())
+    """Return limits and what they are, seconds in words: the deadline."""
+    spelled = dict(noted)
+    if isinstance(limit := noted.get("deadline"), float):
+        spelled["deadline"] = duration(limit)
+    return ", ".join(f"{name} = {value}" for name, value in spelled.items())
 
 
 def _cancelled_words(counts: Mapping[str, JsonValue], *, running: bool) -> str:

@@ -35,10 +35,10 @@ from pytest_manifest.run.connections import EngineContext, RunConnections, RunSt
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, OwnLimits, end_segment, stamp
 from pytest_manifest.run.inflight import PendingAttempts, pending_descendant
+from pytest_manifest.run.kept_commands import answer_stale
 from pytest_manifest.run.pressure import KeyRates
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
-from pytest_manifest.run.steering import answer_stale
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.facts import HandedOn

@@ -10,7 +10,7 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
-from pytest_manifest.run.steering import names_in
+from pytest_manifest.run.kept_commands import names_in
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict.reasons import reason_of
 from tests.simulation.program import UNKNOWN_TASK

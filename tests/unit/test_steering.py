@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer
-from pytest_manifest.run import steering
+from pytest_manifest.run import kept_commands
 from pytest_manifest.run.invariants import corrections, losses, repetitions, sendings
 from pytest_manifest.run.kept_limits import with_limits_set
 from pytest_manifest.run.repeating import places
@@ -152,7 +152,7 @@ def test_what_is_kept_for_a_resume_that_has_nothing_to_do_is_answered() -> None:
         made.finish()
         path = made.ledger.path
         number = made.ledger.commands.add("requeue", "ada@box", "", {"entries": ["a"]})
-        assert steering.answer_passed(path) == 1
+        assert kept_commands.answer_passed(path) == 1
         answer = made.ledger.commands.answer_of(number)
         assert answer is not None
         assert (answer.applied, answer.message.partition(":")[0]) == (
@@ -620,7 +620,7 @@ def test_what_was_cancelled_and_then_asked_for_again_is_sent(tmp_path: Path) -> 
         with made.ledger() as ledger:
             assert [one.number for one in ledger.commands.open()] == [first, last]
             steered = ledger.jobs.run_facts().steered
-            assert steering.cancelled_by(steered) == frozenset()
+            assert kept_commands.cancelled_by(steered) == frozenset()
 
 
 def test_a_cancel_of_before_leaves_what_was_asked_for_again_since() -> None:
@@ -708,7 +708,7 @@ def test_what_has_failed_and_is_cancelled_is_left_by_every_resume() -> None:
         answer = asked(made, "cancel", entries=["a", "b"])
         assert (answer.data["ended_before"], answer.data["entries"]) == (1, ["b", "a"])
         assert made.kind("a") == "failed"
-        assert steering.asked_of(made.ledger)[0] == {"a", "b"}
+        assert kept_commands.asked_of(made.ledger)[0] == {"a", "b"}
 
 
 @pytest.mark.parametrize("chain", [("c", "b"), ("b", "c")])
