@@ -630,7 +630,7 @@ def test_a_cancel_of_before_leaves_what_was_asked_for_again_since() -> None:
         number = made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["a", "b"]})
         made.ledger.commands.add("requeue", "eve@box", "", {"entries": ["b"]})
         command = made.ledger.commands.open()[1]
-        made.facts.add(None, steering._steered(command, True, {"entries": ["b"]}))
+        made.facts.add(None, kept_commands.steered_by(command, True, {"entries": ["b"]}))
         made.facts.write()
         made.ledger.commands.answer(command.number, Answer(True, True, "1 entry sent again"))
         made.step()
@@ -666,7 +666,9 @@ def test_the_fact_of_what_was_asked_for_again_is_written_once(tmp_path: Path) ->
         with made.ledger() as ledger:
             ledger.commands.add("requeue", "ada@box", "", {"entries": ["a"]})
             (command,) = ledger.commands.open()
-            ledger.facts.append([(None, steering._steered(command, True, {"entries": ["a"]}))])
+            ledger.facts.append(
+                [(None, kept_commands.steered_by(command, True, {"entries": ["a"]}))]
+            )
         made.resume()
         with made.ledger() as ledger:
             assert len(ledger.jobs.run_facts().steered) == 1
