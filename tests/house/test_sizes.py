@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 279,
-    "lines of code of the package": 46_587,
+    "modules of the package": 280,
+    "lines of code of the package": 46_703,
     "options": 35,
     "options and settings": 58,
-    "words of the documents": 62_842,
-    "lines of the tests": 123_862,
+    "words of the documents": 62_874,
+    "lines of the tests": 124_000,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
