@@ -78,7 +78,9 @@ def _run(folder: Path, found: Finding, *more: str) -> None:
         ("show", "m.jsonl", "--limit=0"),
         ("show", "m.jsonl", "--limit=0", "--json"),
         ("show", "last", "--tree=13-00"),
-        ("diff", "last", "last", "--verbose"),
+        ("show", "last", "--diff=last", "--all"),
+        ("status", "last"),
+        ("doctor", "last"),
         ("lint", "m.jsonl", "--app=jobs:app"),
         ("export", "last", "--format=csv"),
         ("export", "last", "--format=ctrf"),
@@ -86,7 +88,7 @@ def _run(folder: Path, found: Finding, *more: str) -> None:
         ("export", "last", "--format=prometheus"),
         ("export", "last", "--format=page"),
         ("export", "last", "--format=markdown"),
-        ("runs", "m.jsonl", "--all"),
+        ("show", "m.jsonl", "--runs", "--all"),
         ("check", "last"),
     ):
         _call(folder, found, "pytest_manifest", *command)
@@ -156,6 +158,8 @@ def _call(folder: Path, found: Finding, module: str, *arguments: str) -> None:
     number = len(found.looked_at)
     (folder / "outputs" / f"{number:03}.txt").write_text(f"{name}\n{done.stdout}\n{done.stderr}")
     found.look(f"output of {name} ({done.returncode})", f"{done.stdout}\n{done.stderr}")
+    if module == "pytest_manifest":  # what is no command of it would have nothing to show
+        assert done.returncode in (0, 1), f"{name}: {done.stderr}"
 
 
 def _watch(folder: Path, found: Finding, name: str, ended: threading.Event) -> None:
