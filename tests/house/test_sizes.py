@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 35,
     "options and settings": 58,
     "words of the documents": 62_874,
-    "lines of the tests": 124_000,
+    "lines of the tests": 124_004,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
