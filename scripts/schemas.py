@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_manifest.schema.answers import Answers
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
@@ -37,6 +38,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "run-digest": (RunDigest, "Run digest: a run that is over, for a history of many"),
     "run-status": (RunStatus, "Run status: a run at one moment"),
     "run-event": (RunEvent, "Run event: what happened to a run, as webhooks have it"),
+    "command-answers": (Answers, "Answers of commands: what each prints with --json"),
     "entry-why": (EntryWhy, "Why an entry has its verdict, and what can be done"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (

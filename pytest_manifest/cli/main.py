@@ -21,6 +21,7 @@ from pytest_manifest.cli import (
     export,
     init,
     lint,
+    mcp,
     merge,
     new,
     prune,
@@ -110,7 +111,7 @@ def _common(
 
 for _command in (
     *(init.init, new.new, lint.lint, show.show, status.status, why.why, watch.watch, prune.prune),
-    *(check.check, doctor.doctor, export.export, merge.merge),
+    *(check.check, doctor.doctor, export.export, merge.merge, mcp.mcp),
     *(signing.keygen, signing.sign, signing.verify),
 ):
     app.command()(_command)

@@ -19,6 +19,7 @@ from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import json_sha256
 from tests.reports import add_receipts
+from tests.unit.answers import hold
 from tests.unit.ledger_support import MOMENT, NOTHING, verdict
 
 
@@ -32,6 +33,7 @@ def manifest(*arguments: str, status: int = 0) -> str:
 def as_json(*arguments: str, status: int = 0) -> dict[str, JsonValue]:
     """The JSON document that the command prints."""
     document: dict[str, JsonValue] = json.loads(manifest(*arguments, "--json", status=status))
+    hold(arguments, document)
     return document
 
 

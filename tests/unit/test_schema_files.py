@@ -11,6 +11,7 @@ from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
+from pytest_manifest.schema.answers import Answers
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
@@ -35,6 +36,7 @@ MODELS: dict[str, type[Document]] = {
     "run-status": RunStatus,
     "run-event": RunEvent,
     "entry-why": EntryWhy,
+    "command-answers": Answers,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 
