@@ -414,7 +414,7 @@ class McpAnswer(fields.Document):
 
 
 class Answers(fields.Document):
-    """What commands print, each by its command's name."""
+    """The documents that commands print, each by its command's name."""
 
     init: InitAnswer | None = None
     """``manifest init``."""

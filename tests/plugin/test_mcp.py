@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import JsonValue
 
 from pytest_manifest.cli.mcp import CHANGING, READING, metadata
 from tests.plugin.conftest import Project
@@ -123,7 +124,7 @@ def alive(process: psutil.Process) -> bool:
 
 def test_only_what_is_known_to_have_no_contents_is_metadata() -> None:
     """A text in a field that nobody has thought of is left out, and so is all of an open form."""
-    document = {
+    document: JsonValue = {
         "run": "r",
         "new": "text",
         "more": ["text", 1, {"id": "a", "other": "text"}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from jsonschema_rs import Draft202012Validator
@@ -12,7 +13,12 @@ from jsonschema_rs import Draft202012Validator
 from pytest_manifest.schema.answers import Answers
 from tests.house.conftest import ROOT
 
-OWN: Final = {"status": "run-status", "doctor": "run-diagnosis", "why": "entry-why"}
+OWN: Final = {
+    "status": "run-status",
+    "doctor": "run-diagnosis",
+    "why": "entry-why",
+    "history": "runs-over-time",
+}
 """Commands whose document is a format of its own, and the name of its schema."""
 GROUPS: Final = ("stack",)
 """Groups whose commands print documents of their own; those of others print one."""
@@ -30,13 +36,19 @@ def key_of(words: Sequence[str]) -> str:
 
 @cache
 def _validator(name: str) -> Draft202012Validator:
-    path = ROOT / f"pytest_manifest/schema/{name}.schema.json"
-    return Draft202012Validator(json.loads(path.read_text("utf-8")))
+    return Draft202012Validator(json.loads(path_of(name).read_text("utf-8")))
+
+
+def path_of(name: str) -> Path:
+    """The file of a schema."""
+    return ROOT / f"pytest_manifest/schema/{name}.schema.json"
 
 
 def hold(words: Sequence[str], document: Any) -> None:
     """Fail where a command has printed another document than its schema says."""
     key = key_of(words)
+    if "--runs" in words and path_of(OWN["history"]).is_file():
+        key = "history"
     if key in OWN:
         _validator(OWN[key]).validate(document)
     else:
