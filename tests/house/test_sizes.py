@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 280,
-    "lines of code of the package": 46_703,
+    "modules of the package": 282,
+    "lines of code of the package": 47_043,
     "options": 35,
     "options and settings": 58,
-    "words of the documents": 62_874,
-    "lines of the tests": 124_004,
+    "words of the documents": 63_076,
+    "lines of the tests": 124_267,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
