@@ -20,6 +20,7 @@ from pytest_manifest.schema.answers import Answers
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
+from pytest_manifest.schema.over_time import RunsOverTime
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
 from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
@@ -36,6 +37,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "run-diagnosis": (Diagnosis, "Diagnosis of a run: why it does not move"),
     "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
     "run-digest": (RunDigest, "Run digest: a run that is over, for a history of many"),
+    "runs-over-time": (RunsOverTime, 'Runs over time: what "manifest history" says of many runs'),
     "run-status": (RunStatus, "Run status: a run at one moment"),
     "run-event": (RunEvent, "Run event: what happened to a run, as webhooks have it"),
     "command-answers": (Answers, "Answers of commands: what each prints with --json"),

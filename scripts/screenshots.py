@@ -2,7 +2,8 @@
 
 ``first-run`` is what README's first command prints, run for the picture; ``run-page`` the page of a
 made-up run of 400 jobs, ``run-page-tree`` an entry of it whose job started others; ``live`` the
-live page of a made-up run of hours, replayed to its middle; ``allure`` the report of README's
+live page of a made-up run of hours, replayed to its middle; ``history`` the page of forty made-up
+nights; ``allure`` the report of README's
 batch, made by ``scripts/report`` (npm). They go to docs/images. Chromium takes them; it has to be
 installed (Debian's package chromium).
 """
@@ -35,7 +36,9 @@ from typing import TYPE_CHECKING, Final
 import pyte
 from PIL import Image
 
+from benchmarks.nights import forty_nights
 from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.reporting.history_page import write_history_page
 from pytest_manifest.reporting.live_page.content import RunContent
 from pytest_manifest.reporting.live_page.server import LiveServer, listening, new_token
 from pytest_manifest.reporting.run_page.page import write_page
@@ -212,6 +215,15 @@ def allure(browser: Browser, folder: Path) -> None:
         save("allure", shown.screenshot())
 
 
+def history(browser: Browser, folder: Path) -> None:
+    """Take the page of forty made-up nights."""
+    file = folder / "history.html"
+    write_history_page(file, forty_nights(folder))
+    with page(browser, width=1200, height=1270) as shown:
+        shown.goto(file.as_uri())
+        save("history", shown.screenshot())
+
+
 def live(browser: Browser, folder: Path) -> None:
     """Take the top of the live page of a run of hours: a worker has died, and a task fails."""
     source = made_ledger(folder, Script(entries=4000, seconds=7200, dies=0.45, cost=0.002))
@@ -276,6 +288,7 @@ PICTURES: Final[dict[str, Callable[[Browser, Path], None]]] = {
     "run-page": run_page,
     "run-page-tree": run_page_tree,
     "live": live,
+    "history": history,
     "allure": allure,
 }
 

@@ -1,7 +1,4 @@
-"""Show how a manifest's entries fared in its last runs, and what changed from one run to another.
-
-Tell from an entry's last runs whether it is flaky, and whether it is getting slower.
-"""
+"""Show the runs of manifests over time: ``manifest history``, and what changed between two runs."""
 
 from __future__ import annotations
 
@@ -9,199 +6,205 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import islice, pairwise
+from datetime import datetime, timezone
 from pathlib import Path
-from statistics import median
-from typing import Final
+from typing import Annotated
 
-from pydantic import JsonValue
+import typer
 
 from pytest_manifest.analysis import comparison
-from pytest_manifest.cli.output import say, shown, write_json, write_rows, write_table
-from pytest_manifest.cli.stored_run import StoredRun, pytest_command
+from pytest_manifest.analysis.digest import digests_made, digests_of, without_parts, write_digest
+from pytest_manifest.analysis.gates import Gate
+from pytest_manifest.analysis.many_runs import by_manifest, over_time
+from pytest_manifest.cli import FOUND, arguments
+from pytest_manifest.cli.output import check_target, say, shown, warn, write_json, write_table
+from pytest_manifest.cli.prune import age
+from pytest_manifest.cli.stored_run import (
+    StoredRun,
+    hide_secrets,
+    pytest_command,
+    report_mode,
+    runs_folder,
+)
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger, find_runs
-from pytest_manifest.ledger.rows import receipt_of
-from pytest_manifest.ledger.verdicts import BATCH
-from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.reporting.figures import Sheet, comparison_lines
-from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
+from pytest_manifest.schema.over_time import ManifestOverTime, RunsOverTime
+from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.text import rate_text, seconds
-from pytest_manifest.verdict.explanation import number_of
 
-CHANGES: Final = 2
-"""Changes between passed and not passed that make an entry flaky: one is a fault, or its mend."""
-ENOUGH: Final = 4
-"""Passed runs below which nothing is said of an entry's runtime."""
+_RUNS: int = 10
+"""Runs that a table has."""
+_LETTERS: int = 40
 
 
-@dataclass(frozen=True, slots=True)
-class EntryHistory:
-    """An entry in several runs, oldest first.
-
-    ``statuses``: None where a run does not have the entry, or has no verdict on it yet;
-    ``runtimes``: seconds, None where unknown.
-    """
-
-    id: str
-    task: str
-    statuses: Sequence[VerdictStatus | None]
-    runtimes: Sequence[float | None]
-
-    @property
-    def is_flaky(self) -> bool:
-        """Return whether it passed and did not pass in turn."""
-        outcomes = map(outcome_of, self.statuses)
-        ended = [one == "passed" for one in outcomes if one in BAD or one == "passed"]
-        return sum(one != other for one, other in pairwise(ended)) >= CHANGES
-
-    @property
-    def slowdown(self) -> float | None:
-        """Return how many times slower the newer half of its passed runs is; None: it is not.
-
-        The median must have grown by the factor and the seconds by which two runs are compared,
-        and each newer run must have taken longer than the older half's median.
-        """
-        pairs = zip(self.statuses, self.runtimes, strict=True)
-        known = [took for status, took in pairs if status == "passed" and took is not None]
-        if len(known) < ENOUGH:
-            return None
-        older, newer = known[: len(known) // 2], known[len(known) // 2 :]
-        before, now = median(older), median(newer)
-        least = max(before * comparison.THRESHOLD, before + comparison.NOTICEABLE)
-        return now / before if 0 < before < min(newer) and now >= least else None
-
-    @property
-    def fails(self) -> bool:
-        """Return whether the newest verdict on it is not that it passed."""
-        newest = next((one for one in reversed(self.statuses) if one is not None), None)
-        return outcome_of(newest) in BAD
-
-
-def show_history(
-    file: Path, folder: Path, last: int, limit: int, *, everything: bool, json: bool
+def history(
+    manifests: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="MANIFEST...", show_default=False, help="default: each that ran"),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="AGE", help="runs that are younger, like 90d, 12h, 4w")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="write a page")
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='end with 1 on "new failures", broken, flaky, slowing, growing, or like '
+            '"p95(task) > 1.5 x median(10)"',
+        ),
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="make the digests of runs again, of their ledgers")
+    ] = False,
+    limit: arguments.Limit = 50,
+    force: arguments.Force = False,
+    folder: arguments.Folder = None,
+    json: arguments.Json = False,
 ) -> None:
-    """Print the runs, and the entries that failed last, are flaky or are getting slower."""
-    manifest = read_manifest(file, lean=True)
-    with ExitStack() as opened:
-        ledgers = [
-            opened.enter_context(Ledger.open(path)) for path in _runs(manifest, folder, last)
-        ]
-        if not ledgers:
-            raise LedgerError(
-                f"{file}: there is no run of it in {folder}; dispatch it with "
-                f"{shlex.join(pytest_command())} --manifest={file}, or name another folder with "
-                "--in"
-            )
-        for ledger in ledgers:
-            ledger.check_types()
-        described = [_described(ledger) for ledger in ledgers]
-        if not json:
-            _write_runs(file, described)
-        matching = write_rows(
-            (
-                one
-                for one in _histories(manifest, ledgers)
-                if everything or one.fails or one.is_flaky or one.slowdown is not None
-            ),
-            json=json,
-            head={"manifest": str(file), "runs": list(described)},
-            name="entries",
-            document=_document,
-            title=[""],
-            columns=("id", "task", "runs", "#last", "remark"),
-            cells=_cells,
-            limit=limit,
-        )
-    if not matching and not json:
-        say("no entry fails, is flaky or is getting slower")
+    """Show how the runs of manifests went over time, and what is worth a look.
 
+    By the digest of each run, which stays when "manifest prune" drops its ledger.
+    """
+    gates = [Gate(text) for text in fail_on or ()]
+    check_target(output, force=force, json=False)
+    runs = runs_folder(folder)
+    groups = _digests(manifests or [], runs, since, rebuild=rebuild)
+    found = over_time(groups)
+    if output is not None:
+        from pytest_manifest.reporting.history_page import write_history_page
 
-def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
-    """Return the ledgers of the manifest's last runs, oldest first, each job counted once."""
-    paths = find_runs(folder, manifest.path, manifest.sha256)
-    merged: set[str] = set()
-    counted: list[Path] = []
-    for path in reversed(paths):
-        with Ledger.open(path) as ledger:
-            parts = {*ledger.info.merged()}
-        if not parts & merged:  # else these were merged again, as after a shard has gone on
-            counted.append(path)
-            merged |= parts
-    return [path for path in reversed(counted) if path.stem not in merged][-last:]
-
-
-def _described(ledger: Ledger) -> dict[str, JsonValue]:
-    info = ledger.info.read()
-    return {
-        "run": info.run,
-        "created_at": info.created_at.isoformat(),
-        "status": ledger.info.status,
-        "entries": info.entries,
-        "verdicts": {str(kind): count for kind, count in ledger.verdicts.counts().items()},
-        "reused": sum(ledger.queries.reused_runs().values()),
-        "descendants": number_of(ledger.trees.statuses()) if ledger.descendants.any() else 0,
-    }
-
-
-def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryHistory]:
-    """Yield each entry's history, in the manifest's order; memory does not grow with the runs."""
-    lines = manifest.lines()
-    while some := [id_and_task(line.raw) for line in islice(lines, BATCH)]:
-        ids = [entry for entry, _ in some]
-        stored = [list(ledger.queries.stored_entries(ids)) for ledger in ledgers]
-        for (entry, task), of_runs in zip(some, zip(*stored, strict=True), strict=True):
-            runtimes = [_runtime(one.receipt) for one in of_runs]
-            yield EntryHistory(entry, task, [one.status for one in of_runs], runtimes)
-
-
-def _runtime(stored: str | None) -> float | None:
-    try:
-        receipt = None if stored is None else receipt_of(stored)
-    except ValueError:  # not of this program; its verdict stands all the same
-        return None
-    # What was reused ran in another run.
-    return None if receipt is None or receipt.reused is not None else receipt.runtime
-
-
-def _document(history: EntryHistory) -> JsonValue:
-    return {**asdict(history), "flaky": history.is_flaky, "slowdown": history.slowdown}
-
-
-def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
-    number = len(described)
-    say(f"{file}: {'the last run' if number == 1 else f'the last {number} runs, oldest first'}")
-    numbers = [
-        "entries",
-        *(["descendants"] if any(one["descendants"] for one in described) else []),
+        write_history_page(output, found, report_mode())
+    if json:
+        _write_document(found)
+    elif output is None:
+        for one in found.manifests:
+            _write(one, limit)
+    failed = [
+        f"{one.manifest}: {said}"
+        for one, digests in zip(found.manifests, groups, strict=True)
+        for gate in gates
+        for said in gate.broken_by(one, digests)
     ]
-    rows = []
-    for one in described:
-        cells = [str(one["run"]), str(one["created_at"])[:19], str(one["status"])]
-        cells += (str(one[name]) for name in numbers)
-        rows.append([*cells, _counts(one["verdicts"], one["reused"])])
-    write_table(["run", "began", "status", *(f"#{name}" for name in numbers), "verdicts"], rows)
+    for said in failed:
+        warn(said)
+    if failed:
+        raise typer.Exit(FOUND)
 
 
-def _counts(verdicts: JsonValue, reused: JsonValue) -> str:
-    assert isinstance(verdicts, dict)
-    said = ", ".join(f"{count} {kind}" for kind, count in sorted(verdicts.items()))
-    return f"{said} ({reused} reused)" if reused else said
+def show_history(file: Path, folder: Path, last: int, limit: int, *, json: bool) -> None:
+    """Print the last runs of a manifest, and what is worth a look in them."""
+    found = over_time(_digests([file], folder, None, last=last))
+    if json:
+        _write_document(found)
+        return
+    for one in found.manifests:
+        _write(one, limit)
 
 
-def _cells(history: EntryHistory) -> tuple[str, ...]:
-    letters = "".join(
-        "-" if status is None else SIGNS[outcome_of(status)].letter for status in history.statuses
+def _digests(
+    manifests: Sequence[Path],
+    folder: Path,
+    since: str | None,
+    *,
+    rebuild: bool = False,
+    last: int | None = None,
+) -> list[list[RunDigest]]:
+    """Return the digests of each manifest's runs, oldest first. Raises LedgerError for none."""
+    hide_secrets()
+    found: dict[str, RunDigest] = {}
+    for manifest in manifests or (None,):
+        for one in digests_made(folder, manifest, anew=rebuild):
+            found[one.run] = one
+            if rebuild:
+                write_digest(one, RunFiles.of(folder, one.run).ledger)
+        for one in digests_of(folder, manifest):
+            found.setdefault(one.run, one)
+    first = datetime.min.replace(tzinfo=timezone.utc)
+    if since is not None:
+        first = datetime.now(timezone.utc) - age(since, "--since")
+    kept = [one for one in without_parts(found.values()) if one.created_at >= first]
+    if not kept:
+        name = str(manifests[0]) if manifests else "FILE"
+        what = f"{name}: there is no run of it in {folder}" if manifests else f"no run in {folder}"
+        raise LedgerError(
+            f"{what}{f' since {since} ago' if since else ''}; dispatch it with "
+            f"{shlex.join(pytest_command())} --manifest={name}, or name another folder with --in"
+        )
+    return by_manifest(kept) if last is None else by_manifest(kept, last)
+
+
+def _write_document(found: RunsOverTime) -> None:
+    write_json(found.model_dump(mode="json"))
+
+
+def _write(found: ManifestOverTime, limit: int) -> None:
+    first, last = found.runs[0], found.last
+    number = len(found.runs)
+    say(
+        f"{found.manifest}: the last run"
+        if number == 1
+        else f"{found.manifest}: {number} runs, {first.at:%Y-%m-%d} to {last.at:%Y-%m-%d}"
     )
-    known = [runtime for runtime in history.runtimes if runtime is not None]
-    remarks = ["flaky"] if history.is_flaky else []
-    if history.slowdown is not None:
-        remarks.append(f"slowing ({rate_text(history.slowdown)} times)")
-    last = seconds(known[-1]) if known else ""
-    return history.id, history.task, letters, last, ", ".join(remarks)
+    say(f"{last.passed} of {last.entries} passed in the last run; {found.sentence}")
+    for one in found.breaks[1:]:
+        say(f"also: {one.sentence}")
+    write_table(
+        ("#", "run", "began", "#entries", "#passed", "#red", "#took", "what"),
+        list(_run_rows(found)),
+    )
+    write_table(
+        ("task", "#last", "#change", f"red in the last {min(number, _RUNS)}", "remark"),
+        list(_task_rows(found)),
+    )
+    rows = list(_entry_rows(found))
+    shown_rows = rows[:limit] if limit else rows
+    write_table(("entry", "task", "runs", "what"), shown_rows)
+    if len(rows) > len(shown_rows):
+        say(f"and {len(rows) - len(shown_rows):,} more; --limit=0 shows all")
+    for grown in found.growing:
+        say(f"{grown.worker} grows by {grown.per_job / 1e6:.3g} MB a job since run {grown.since}")
+
+
+def _run_rows(found: ManifestOverTime) -> Iterator[Sequence[str]]:
+    for one in found.runs[-_RUNS:]:
+        remarks = [f"partial: {one.partial}"] if one.partial else []
+        remarks += ["incident"] if one.incident else []
+        remarks += [f"{one.reused} reused"] if one.reused else []
+        took = "" if one.duration is None else seconds(one.duration)
+        yield (
+            *(str(one.n), one.run, f"{one.at:%Y-%m-%d %H:%M}", str(one.entries)),
+            *(str(one.passed), str(one.bad), took, ", ".join(remarks)),
+        )
+
+
+def _task_rows(found: ManifestOverTime) -> Iterator[Sequence[str]]:
+    for one in found.tasks:
+        known = [value for value in one.p50 if value is not None]
+        last = seconds(known[-1]) if known else ""
+        change = "" if one.change is None else f"{one.change - 1:+.0%}"
+        red = " ".join("-" if bad is None else str(bad) for bad in one.bad[-_RUNS:])
+        remark = ""
+        if one.slower is not None:
+            times, since = rate_text(one.slower.ratio), one.slower.since
+            remark = f"{times} times as long since run {since}"
+        yield one.task, last, change, red, remark
+
+
+def _entry_rows(found: ManifestOverTime) -> Iterator[Sequence[str]]:
+    for one in found.entries:
+        what = {
+            "broken": f"broken: red since run {one.since}",
+            "flaky": f"flaky: red in {one.bad} of {one.runs} runs",
+            "one bad run": f"red in run {one.since} alone",
+            "mended": f"mended: red in {one.bad} runs, last in run {one.since}",
+        }[one.kind]
+        if one.formerly:
+            what += f"; formerly {', '.join(one.formerly)}"
+        yield one.id, one.task, one.states[-_LETTERS:], what
 
 
 def show_changes(before: StoredRun, after: StoredRun, *, everything: bool, json: bool) -> None:

@@ -19,6 +19,7 @@ from pytest_manifest.cli import (
     ctl,
     doctor,
     export,
+    history,
     init,
     lint,
     mcp,
@@ -112,6 +113,7 @@ def _common(
 for _command in (
     *(init.init, new.new, lint.lint, show.show, status.status, why.why, watch.watch, prune.prune),
     *(check.check, doctor.doctor, export.export, merge.merge, mcp.mcp),
+    history.history,
     *(signing.keygen, signing.sign, signing.verify),
 ):
     app.command()(_command)

@@ -60,11 +60,13 @@ class _StoredRun:
             )
 
 
-def age(text: str) -> timedelta:
+def age(text: str, option: str = "--older") -> timedelta:
     """Read an age like ``30d``, ``12h`` or ``4w``. Raises PlanError where it is none."""
     match = _AGE.fullmatch(text)
     if match is None:
-        raise PlanError(f"--older={text}: name a number of hours, days or weeks, like 12h, 30d, 4w")
+        raise PlanError(
+            f"{option}={text}: name a number of hours, days or weeks, like 12h, 30d, 4w"
+        )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 

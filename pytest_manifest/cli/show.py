@@ -68,9 +68,7 @@ Run = Annotated[
 ]
 Runs = Annotated[
     bool,
-    typer.Option(
-        "--runs", help="FILE's last runs, and its entries that fail, are flaky or slowing"
-    ),
+    typer.Option("--runs", help="FILE's last runs, as 'manifest history' shows them"),
 ]
 Last = Annotated[int, typer.Option(min=1, metavar="N", help="so many runs")]
 Diff = Annotated[
@@ -79,7 +77,7 @@ Diff = Annotated[
         metavar="RUN", autocompletion=complete_run, help="what has changed since this run"
     ),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="with --runs or --diff: every entry")]
+Everything = Annotated[bool, typer.Option("--all", help="with --diff: every entry")]
 
 
 def show(
@@ -110,7 +108,7 @@ def show(
     if facts:
         show_facts(what, StoredRun.named(run, folder), limit, json=json)
     elif runs:
-        show_history(path, runs_folder(folder), last, limit, everything=everything, json=json)
+        show_history(path, runs_folder(folder), last, limit, json=json)
     elif diff is not None:
         before, after = StoredRun.named(diff, folder), StoredRun.named(what, folder)
         show_changes(before, after, everything=everything, json=json)

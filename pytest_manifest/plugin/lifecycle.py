@@ -312,6 +312,10 @@ class SessionHooks:
             state.session_runs.interrupts.report_status()
         for run in runs:
             self._config.hook.pytest_manifest_finished(config=self._config, run=run)
+        if self._options.history is not None and runs:
+            from pytest_manifest.reporting.history_page import write_history_of_session
+
+            write_history_of_session(state.report, self._options.history)
         sent_only = self._options.dispatch_only and bool(runs)
         nothing_to_do = state.plans.is_empty or state.manifests.shard_is_empty or sent_only
         if nothing_to_do and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:

@@ -166,6 +166,14 @@ def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
     return found
 
 
+def history_page(given: Given) -> Path:
+    """Return the file of a page of many runs, which is written over."""
+    given.need(given.text, "it is empty; name a file, like history.html")
+    is_page = given.path.suffix.lower() == PAGE and not given.path.is_dir()
+    given.need(is_page, f"the file is written over, so its name must end in {PAGE}")
+    return given.path
+
+
 PAGE: Final = ".html"
 MARKDOWN: Final = ".md"
 SUMMARY: Final = ".json"

@@ -116,6 +116,7 @@ class Options:
         name="report",
         ini=True,
     )
+    history = Option(values.history_page, None, "FILE.html", "a page of these manifests' runs")
     report_mode = Setting(values.file_mode, FILE_MODE, "who may read files of reports, like 640")
     folder = Setting(
         kinds.project_path, Path(), "folder of ledgers", name="dir", ini_default=".manifest"
@@ -178,7 +179,7 @@ _SUBJECTS: Final = {
         *("window", "key_limits", "rates", "queue_depth", "deadline", "canary", "max_failed"),
         "budget",
     },
-    "reports": {"aggregate", "compare", "progress", "live", "reports"},
+    "reports": {"aggregate", "compare", "progress", "live", "reports", "history"},
     "security": {"strict", "allow"},
 }
 """Under which heading of ``--help`` an option stands; all others: what to send, and where."""

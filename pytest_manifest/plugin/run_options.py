@@ -43,7 +43,7 @@ _EXCLUDING: Final = (
     (
         "dispatch_only",
         "has pytest end before the jobs do",
-        "canary max_failed budget key_limits compare report live",
+        "canary max_failed budget key_limits compare report live history",
     ),
     (
         "detach",
@@ -64,6 +64,7 @@ _NEEDING: Final = (
     ("dispatch_only", "active"),
     ("live", "active"),
     ("detach", "active"),
+    ("history", "active"),
 )
 """An option, and those of which it needs one."""
 _FLAGS: Final = {name: row.flag for name, row in ROWS.items()} | {
@@ -202,6 +203,8 @@ def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Pat
     """Yield each report's option, file and mode; None: its folder is made as pytest makes it."""
     option = "--manifest-report" if config.option.manifest_report else "manifest_report"
     yield from ((option, path, options.report_mode) for path in options.reports.values())
+    if options.history is not None:
+        yield "--manifest-history", options.history, options.report_mode
     if xml := getattr(config.option, "xmlpath", None):
         yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute(), None
 

@@ -53,6 +53,20 @@ def test_a_digest_is_written_at_the_end(project: Project) -> None:
     assert [(one.id, one.verdict) for one in written.listed] == [("a", "failed")]
 
 
+def test_a_page_of_all_runs_is_written_at_the_end(project: Project) -> None:
+    """With the run that has just ended."""
+    project.manifest("m.jsonl", [{"id": n, "task": "jobs.flaky", "args": [n]} for n in "abc"])
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
+    project.break_("b")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-history=pages/history.html")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*history*pages/history.html"])
+    page = (project.path / "pages" / "history.html").read_text("utf-8")
+    assert "1 entry is red since run 2" in page
+    (digest, _) = project.ledgers()
+    assert digest.stem in page
+
+
 def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     """In the summary, the terminal, on the page and in Markdown: it was worked on in two parts."""
     broken = project.break_("a")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.cli.history import EntryHistory
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.over_time import ManifestOverTime, RunsOverTime
 from pytest_manifest.schema.run_facts import Throttled
 from pytest_manifest.schema.summary import RunSummary
 from tests.receipts_files import read_receipts
@@ -35,6 +35,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ids(document: object) -> list[str]:
     assert isinstance(document, dict)
     return [entry["id"] for entry in document["entries"]]
+
+
+def history_of(*arguments: str) -> ManifestOverTime:
+    """The only manifest's history that a command prints."""
+    (found,) = RunsOverTime.model_validate_json(manifest(*arguments, "--json")).manifests
+    return found
 
 
 def test_a_manifest_is_shown_by_task_and_tag(file: Path) -> None:
@@ -102,7 +108,7 @@ def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.Monk
         (["show", "m.jsonl", "--status=failed"], "a manifest has no statuses"),
         (["show", "last", "--in=other"], "there is no run in other"),
         (["show", "m.jsonl", "--runs", "--in=other"], "m.jsonl: there is no run of it in other"),
-        (["show", "none.jsonl", "--runs"], "none.jsonl: there is no such file"),
+        (["show", "none.jsonl", "--runs"], "none.jsonl: there is no run of it in"),
         (["show", "last", "--tree=a", "--diff=last"], "--tree and --diff show different things"),
         (["export", "last", "--json"], "--json describes a file that was written"),
         (["export", "last", "-o", "m.jsonl"], "m.jsonl: is there already"),
@@ -135,69 +141,18 @@ def test_nothing_that_a_terminal_would_obey_is_printed(file: Path) -> None:
     assert (entry["id"], entry["kwargs"]) == ("茶", {"x": HOSTILE})
 
 
-def test_the_history_has_failing_flaky_and_slowing_entries(file: Path) -> None:
-    """Of the last runs, oldest first; an entry of which there is nothing to say is left out."""
-    for number, (status, runtime) in enumerate(
-        [("passed", 1.0), ("failed", 1.0), ("passed", 2.0), ("passed", 2.1)], 1
-    ):
-        flaky: VerdictStatus = "passed" if status == "passed" else "failed"
-        make_run(file, number, ["passed", flaky, "passed"], [0.5, 0.5, runtime])
-    found = as_json("show", "m.jsonl", "--runs")
-    assert ids(found) == ["b", "c"]
-    rows = found["entries"]
-    assert isinstance(rows, list)
-    b, c = rows
-    assert isinstance(b, dict)
-    assert isinstance(c, dict)
-    assert (b["flaky"], b["slowdown"]) == (True, None)
-    assert b["statuses"] == ["passed", "failed", "passed", "passed"]
-    assert c["flaky"] is False
-    assert c["slowdown"] == pytest.approx(2.05)
-    assert ids(as_json("show", "m.jsonl", "--runs", "--all")) == ["a", "b", "c"]
-    assert ids(as_json("show", "m.jsonl", "--runs", "--limit=1")) == ["b"]
-    assert ids(as_json("show", "m.jsonl", "--runs", "--last=2")) == []
+def test_the_last_runs_are_shown_as_history_shows_them(file: Path) -> None:
+    """Of the last so many runs, oldest first, by their ledgers where there are no digests."""
+    statuses: list[VerdictStatus] = ["passed", "failed", "passed", "failed"]
+    for number, status in enumerate(statuses, 1):
+        make_run(file, number, ["passed", status, "passed"])
+    whole = history_of("show", "m.jsonl", "--runs")
+    assert whole == history_of("history", "m.jsonl")
+    assert [(one.id, one.kind, one.states) for one in whole.entries] == [("b", "flaky", ".F.F")]
+    two = history_of("show", "m.jsonl", "--runs", "--last=2")
+    assert [one.states for one in two.entries] == [".F"]
     lines = manifest("show", "m.jsonl", "--runs").splitlines()
-    assert lines[-2].split() == ["b", "shop.price", ".F..", "0.5", "s", "flaky"]
-    assert lines[-1].split()[-3:] == ["slowing", "(2.05", "times)"]
-
-
-@pytest.mark.parametrize(
-    ("statuses", "flaky", "fails"),
-    [
-        ("passed passed failed failed", False, True),
-        ("failed passed passed", False, False),
-        ("passed failed passed", True, False),
-        ("passed - failed pending passed", True, False),
-        ("passed lost", False, True),
-        ("revoked passed", False, False),
-    ],
-)
-def test_a_fault_and_its_mend_are_not_flaky(statuses: str, flaky: bool, fails: bool) -> None:
-    """Two changes are, whatever stands between; what was not run says nothing."""
-    known: list[VerdictStatus | None] = [
-        None if one == "-" else one  # type: ignore[misc]  # the parameters above are statuses
-        for one in statuses.split()
-    ]
-    history = EntryHistory("e", "t", known, [None] * len(known))
-    assert (history.is_flaky, history.fails) == (flaky, fails)
-
-
-@pytest.mark.parametrize(
-    ("runtimes", "slowdown"),
-    [
-        ([1, 1, 2, 2], 2),
-        ([1, 1, 2, 1], None),
-        ([1, 1, 1.2, 1.2], None),
-        ([0.001, 0.001, 0.009, 0.009], None),
-        ([1, 2, 2], None),
-        ([2, 2, 1, 1], None),
-        ([0, 0, 1, 1], None),
-    ],
-)
-def test_slower_is_what_stays_slower(runtimes: list[float], slowdown: float | None) -> None:
-    """By a factor and by a time that can be noticed, in each newer run, of four at least."""
-    history = EntryHistory("e", "t", ["passed"] * len(runtimes), runtimes)
-    assert history.slowdown == slowdown
+    assert " ".join(lines[-1].split()) == "b shop.price .F.F flaky: red in 2 of 4 runs"
 
 
 def test_two_runs_are_compared(file: Path) -> None:
@@ -267,7 +222,6 @@ def test_a_run_that_is_merged_again_counts_once(
     first = as_json("merge", "last")["run"]
     part = sorted(path.stem for path in (tmp_path / ".manifest/runs").glob("*.sqlite"))
     second = as_json("merge", next(one for one in part if one != first))["run"]
-    found = as_json("show", "m.jsonl", "--runs")["runs"]
-    assert isinstance(found, list)
-    assert [one["run"] for one in found if isinstance(one, dict)] == [second]
+    found = history_of("show", "m.jsonl", "--runs")
+    assert [one.run for one in found.runs] == [second]
     assert as_json("show", "last")["run"] == second  # and "last" is no part of it

@@ -14,6 +14,7 @@ from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.schema.answers import Answers
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
+from pytest_manifest.schema.over_time import RunsOverTime
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
@@ -33,6 +34,7 @@ MODELS: dict[str, type[Document]] = {
     "run-diagnosis": Diagnosis,
     "run-summary": RunSummary,
     "run-digest": RunDigest,
+    "runs-over-time": RunsOverTime,
     "run-status": RunStatus,
     "run-event": RunEvent,
     "entry-why": EntryWhy,
