@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 282,
-    "lines of code of the package": 47_043,
-    "options": 35,
-    "options and settings": 58,
-    "words of the documents": 63_076,
-    "lines of the tests": 124_267,
+    "modules of the package": 286,
+    "lines of code of the package": 47_755,
+    "options": 36,
+    "options and settings": 59,
+    "words of the documents": 63_907,
+    "lines of the tests": 124_466,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
