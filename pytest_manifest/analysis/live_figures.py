@@ -180,7 +180,7 @@ class RunFigures:
             self._note_attempt(each)
         for verdict in additions.verdicts(after, detail=self._detail):
             last = max(last, verdict.seq)
-            self._add_verdict(verdict)
+            self.add_verdict(verdict)
         self._seq = last
         self._look_for_waiting(ledger)
 
@@ -270,7 +270,8 @@ class RunFigures:
         if worker is not None:
             self.story.die(Death(at, worker, fact.entry or 0, said.get("exit_code")))
 
-    def _add_verdict(self, one: AddedVerdict) -> None:
+    def add_verdict(self, one: AddedVerdict) -> None:
+        """Count a verdict, each once, in their order."""
         at, entries = one.at / 1e6, self.entries
         self._hear(at)
         if one.entry >= len(entries.statuses):

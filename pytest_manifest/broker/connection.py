@@ -12,6 +12,7 @@ from kombu import Producer, Queue
 from kombu.common import Broadcast
 
 from pytest_manifest.broker.client import connect, reply_queue_name
+from pytest_manifest.broker.message_spans import publishing
 from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.routing import Destination, queue_of, refusal, unverified_destination
 from pytest_manifest.compat.kombu import is_bound, on_event, sever
@@ -184,7 +185,8 @@ class PublishConnection:
                 # A route or task may say how its messages are sent; what we rely on comes last.
                 options = {**one.options, **self._flags, "declare": [], "retry": False}
                 self._confirms.publishing()  # before: a channel may wait after each message
-                self._send(self._producer, one.attempt.entry.task, one.message, **options)
+                with publishing(options):
+                    self._send(self._producer, one.attempt.entry.task, one.message, **options)
         return unroutable + self._confirms.wait()
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.redaction.texts import may_hold_secret, redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.models import Entry
+from pytest_manifest.schema.tracing import TRACEPARENT, RunTrace
 from pytest_manifest.text import short
 from pytest_manifest.verdict.problems import NotMade, Refused
 from pytest_manifest.verdict.reasons import Problem
@@ -59,7 +60,7 @@ class MessageBuilder:
     ``stream`` and ``ttl`` (s) tell the worker where receipts go; an empty ``stream`` leaves both
     headers out. ``rpc`` asks for results on the run's own reply queue. ``tasks``: those whose own
     say about a message counts, by name; ``own``: the names of those whose own ``apply_async`` is to
-    make it.
+    make it. ``trace``: the run's, whose spans messages name.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class MessageBuilder:
         limits: TaskLimits | None = None,
         tasks: Mapping[str, Task] = MappingProxyType({}),
         own: Collection[str] = (),
+        trace: RunTrace | None = None,
     ) -> None:
         self._app = app
+        self._trace = trace
         self._tasks = tasks
         self._own = own
         self._made: dict[str, Outgoing] = {}
@@ -133,6 +136,7 @@ class MessageBuilder:
             dumps((entry.args, entry.kwargs), serializer=serializer)
         options["headers"] = {
             **_mapping(options.get("headers")),
+            **({} if self._trace is None else {TRACEPARENT: str(self._trace.of(entry.id))}),
             **entry.headers,
             **headers,
             wire.HEADER_RUN: attempt.run,

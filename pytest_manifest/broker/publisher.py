@@ -25,6 +25,7 @@ from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.tracing import RunTrace
 from pytest_manifest.urls import StackAddress, is_rpc
 from pytest_manifest.verdict.problems import Refused
 from pytest_manifest.verdict.reasons import Problem
@@ -58,7 +59,8 @@ class Publisher:
 
     ``stream`` is the key of the run's receipts stream ("" where there is none), ``ttl`` the
     seconds it lives. ``own_apply_async``: tasks with an ``apply_async`` of their own make their
-    messages by it. Connects at the first :meth:`publish`, and again after a failure. For one
+    messages by it. ``trace``: of the run, whose spans its messages name; None: they name none.
+    Connects at the first :meth:`publish`, and again after a failure. For one
     thread at a time.
     """
 
@@ -70,6 +72,7 @@ class Publisher:
         ttl: int,
         budget: bounded.WaitBudget | None = None,
         own_apply_async: bool = False,
+        trace: RunTrace | None = None,
     ) -> None:
         self.address = address
         self.transport = transport_of(address.broker_url)
@@ -91,6 +94,7 @@ class Publisher:
             limits=self.limits,
             tasks=self.tasks,
             own=self.own_senders if own_apply_async else (),
+            trace=trace,
         )
         self._control = Control(self.app, address)
         self._connection: PublishConnection | None = None

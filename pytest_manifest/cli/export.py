@@ -11,13 +11,15 @@ from typing import Annotated, Final
 
 import typer
 from pydantic import JsonValue
+from pydantic_core import to_json
 
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import answer, check_target
 from pytest_manifest.cli.stored_run import StoredRun, report_mode
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
-from pytest_manifest.reporting.formats import BY_NAME, FORMATS
+from pytest_manifest.redaction.texts import redact_url
+from pytest_manifest.reporting.formats import BY_NAME, FORMATS, otlp_requests
 
 _OWN: Final = ("receipts", "summary", "markdown", "page")
 NAMES: Final = (*_OWN, *BY_NAME)
@@ -46,6 +48,10 @@ def export(
         ),
     ] = "receipts",
     output: arguments.Output = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="with --format=otlp: send it to a collector"),
+    ] = None,
     force: arguments.Force = False,
     folder: arguments.Folder = None,
     json: arguments.Json = False,
@@ -54,6 +60,11 @@ def export(
 
     RUN is a run's id, the beginning of one, "last", or the path of a ledger.
     """
+    if endpoint is not None:
+        if form != "otlp" or output is not None:
+            raise typer.BadParameter("--endpoint goes with --format=otlp, and without --output.")
+        _send(StoredRun.named(run, folder), endpoint, json=json)
+        return
     stored, mode = StoredRun.named(run, folder), report_mode()
     check_target(output, force=force, json=json)
     if output is None:
@@ -69,6 +80,19 @@ def export(
     name, size = stored.info.run, output.stat().st_size
     document: dict[str, JsonValue] = {"run": name, "format": form, "file": str(output)}
     answer(document | {"bytes": size}, [f"{form} of run {name} in {output}"], json=json)
+
+
+def _send(run: StoredRun, endpoint: str, *, json: bool) -> None:
+    """Send the run's spans and metrics. Raises StackError where they are not taken."""
+    from pytest_manifest.reporting.otlp.collector import Collector
+
+    collector, size = Collector(endpoint), 0
+    for signal, document in otlp_requests(run):
+        collector.send(signal, document)
+        size += len(to_json(document))
+    name, shown = run.info.run, redact_url(endpoint)
+    about: dict[str, JsonValue] = {"run": name, "format": "otlp", "file": shown, "bytes": size}
+    answer(about, [f"otlp of run {name} sent to {shown}"], json=json)
 
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:

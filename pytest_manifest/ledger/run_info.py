@@ -13,6 +13,7 @@ from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import Shard
 from pytest_manifest.redaction.texts import SHORTEST_SECRET, manifest_secret
+from pytest_manifest.schema.tracing import RunTrace
 from pytest_manifest.schema.wire import RUN8_LENGTH
 
 SHARD: Final = "shard"
@@ -161,6 +162,11 @@ class RunMetadata(LedgerPart):
 
         return list(self._db.build_each(made, query)) or [self.shard()]
 
+    def trace(self) -> RunTrace:
+        """Return the trace of the run."""
+        info = self.read()
+        return RunTrace.noted(info.run, info.entries, self.get_meta(TRACE))
+
     def task_runs(self) -> TaskRuns:
         """Return what tells the runs whose attempts the ledger has."""
         return TaskRuns(self.read().run, [*self.merged(), *self.reused_runs()])
@@ -212,6 +218,8 @@ TO_REUSE: Final = "to_reuse"
 """The column of the runs that attempts are to be reused from; empty once that is done."""
 ACCEPTED: Final = "accepted"
 """The column of risks that the settings accept, in sentences, a JSON list."""
+TRACE: Final = "trace"
+"""The column of what trace the run is part of; see ``schema.tracing.trace_note``."""
 UNITED_KEYS: Final = (
     SECRETS,
     REUSED_RUNS,

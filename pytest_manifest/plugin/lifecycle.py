@@ -98,6 +98,10 @@ class SessionHooks:
             from pytest_manifest.plugin.live import LivePages
 
             self._config.pluginmanager.register(LivePages(self._options), "manifest-live")
+        if self._options.otlp and self._options.may_dispatch and not self._is_worker:
+            from pytest_manifest.plugin.telemetry_process import Telemetry
+
+            self._config.pluginmanager.register(Telemetry(self._options), "manifest-otlp")
         o = self._options
         if (o.notify or o.webhook or o.ping) and not (self._is_worker or o.only_plans or o.check):
             self._notify()

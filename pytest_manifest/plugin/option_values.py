@@ -7,6 +7,7 @@ what the user wrote and says what to write instead.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,6 +138,15 @@ def aggregate(given: Given) -> GroupRule:
     match = re.fullmatch(r"task|chunk:(?=0*[1-9])([0-9]{1,9})", given.text)
     size = given.need(match, "write task, or chunk:1000 for so many entries each")[1]
     return GroupRule(None if size is None else int(size))
+
+
+def endpoint(given: Given) -> str | None:
+    """Return the address of a collector of OpenTelemetry; ``env``: that of the environment."""
+    text = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "") if given.text == "env" else given.text
+    if given.text == "env" and not text:
+        return None
+    valid = re.fullmatch(r"https?://[^/\s]+(/\S*)?", text)
+    return given.need(valid, "give a URL like http://localhost:4318, or write env")[0]
 
 
 def report_files(given: Sequence[Given]) -> Mapping[str, Path]:

@@ -118,6 +118,7 @@ class Options:
     )
     history = Option(values.history_page, None, "FILE.html", "a page of these manifests' runs")
     report_mode = Setting(values.file_mode, FILE_MODE, "who may read files of reports, like 640")
+    otlp = Setting(values.endpoint, None, "a collector, like http://localhost:4318, or env")
     folder = Setting(
         kinds.project_path, Path(), "folder of ledgers", name="dir", ini_default=".manifest"
     )

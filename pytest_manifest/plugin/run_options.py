@@ -290,6 +290,7 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     shared among the shards.
     """
     from pytest_manifest.run.settings import FailureLimit, RunSettings
+    from pytest_manifest.schema.tracing import trace_note
 
     most, revokes = options.max_failed or (None, False)
     return RunSettings(
@@ -308,6 +309,8 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
         low_memory=options.aggregate is not None,
         receipt_keys=receipt_keys(options, own_key),
         reuse=_earlier_runs(options, files),
+        traces=options.otlp is not None,
+        trace_note=trace_note(os.environ),
     )
 
 

@@ -52,6 +52,7 @@ from pytest_manifest.run.settings import RunSettings, Signals, WorkerLoss
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.run_facts import NodeFact
+from pytest_manifest.schema.tracing import RunTrace
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.text import middle, one_line, plural, seconds, short
 from pytest_manifest.urls import StackAddress
@@ -243,8 +244,13 @@ class RunConnections:
             ttl=state.info.stream_ttl,
             budget=state.wait_budget,
             own_apply_async=state.settings.own_apply_async,
+            trace=self._trace() if state.settings.traces else None,
         )
         return self.publisher
+
+    def _trace(self) -> RunTrace:
+        with Ledger.open(self._state.files.ledger) as ledger:
+            return ledger.info.trace()
 
     def close(self) -> None:
         """Close the publisher; harmless when none is open."""

@@ -19,7 +19,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import RECEIPT_KEYS, TO_REUSE, Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.files import RunFiles, next_run_number
-from pytest_manifest.ledger.run_info import ACCEPTED, SHARD
+from pytest_manifest.ledger.run_info import ACCEPTED, SHARD, TRACE
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.stream import has_stream
@@ -285,6 +285,8 @@ class Dispatch(Strategy):
             if state.settings.reuse is not None:
                 names = [path.stem for path in state.settings.reuse.ledgers]
                 ledger.info.set_meta(TO_REUSE, json.dumps(names))
+            if state.settings.trace_note:
+                ledger.info.set_meta(TRACE, state.settings.trace_note)
             self.record_gates(ledger)
             ledger.commit_deferred()
 

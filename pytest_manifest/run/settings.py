@@ -120,7 +120,8 @@ class RunSettings:
     the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
     a run is sent all the same, by their words of ``manifest_accept``;
     ``own_apply_async``: whether tasks that override it make their messages by it; ``no_worker``:
-    seconds without any worker after which it ends, 0 for no limit.
+    seconds without any worker after which it ends, 0 for no limit; ``traces``: messages name the
+    spans that they belong to; ``trace_note``: of what trace the run is, see ``schema.tracing``.
     """
 
     folder: Path
@@ -146,6 +147,8 @@ class RunSettings:
     accept: Collection[str] = ()
     own_apply_async: bool = False
     no_worker: float = 120.0
+    traces: bool = False
+    trace_note: str = ""
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not

@@ -85,6 +85,7 @@ def _run(folder: Path, found: Finding, *more: str) -> None:
         ("export", "last", "--format=csv"),
         ("export", "last", "--format=ctrf"),
         ("export", "last", "--format=openlineage"),
+        ("export", "last", "--format=otlp"),
         ("export", "last", "--format=prometheus"),
         ("export", "last", "--format=page"),
         ("export", "last", "--format=markdown"),

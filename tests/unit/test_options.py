@@ -448,6 +448,7 @@ FURTHER = {
     "manifest_notify_on = late finished": ("notify_on", ("late", "finished")),
     "manifest_webhook = https://x.example/y": ("webhook", ("https://x.example/y",)),
     "manifest_ping = https://x.example/1": ("ping", ("https://x.example/1",)),
+    "manifest_otlp = http://localhost:4318": ("otlp", "http://localhost:4318"),
     "manifest_issue_link = https://x.example/{}": ("issue_link", "https://x.example/{}"),
 }
 PATHS = {"public_key", "receipt_key", "plans", "workflows", "report"}

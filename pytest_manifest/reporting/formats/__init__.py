@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.files import folder_of
 
 if TYPE_CHECKING:
+    from pytest_manifest.reporting.formats.otlp import Request
     from pytest_manifest.reporting.run_report import ReportedRun, RunReport
     from pytest_manifest.run.run import Run
     from pytest_manifest.schema.summary import RunSummary
@@ -80,6 +81,7 @@ FORMATS: Final = (
         *("openlineage", ".openlineage.jsonl", "events of OpenLineage", "lineage"),
         ("openlineage.client", "openlineage"),
     ),
+    Format("otlp", ".otlp.jsonl", "traces and metrics of OpenTelemetry", "otlp"),
     Format("parquet", ".parquet", "a row an entry", "parquet", ("pyarrow", "parquet")),
     Format("prometheus", ".prom", "metrics for Prometheus", "prometheus"),
 )
@@ -91,6 +93,16 @@ def format_of(path: Path) -> Format | None:
     """Return the format whose ending a file's name has; None: it is none of these."""
     name = path.name.lower()
     return next((one for one in FORMATS if name.endswith(one.ending)), None)
+
+
+def otlp_requests(run: ReportedRun) -> Iterator[Request]:
+    """Yield what a collector of OpenTelemetry is sent of a run.
+
+    Raises LedgerError or ManifestError.
+    """
+    from pytest_manifest.reporting.formats.otlp import requests_of
+
+    return requests_of(run)
 
 
 def write_reports(report: RunReport, run: Run) -> None:
