@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 286,
-    "lines of code of the package": 47_755,
+    "modules of the package": 295,
+    "lines of code of the package": 48_489,
     "options": 36,
-    "options and settings": 59,
-    "words of the documents": 63_907,
-    "lines of the tests": 124_466,
+    "options and settings": 60,
+    "words of the documents": 64_887,
+    "lines of the tests": 125_178,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
