@@ -21,6 +21,7 @@ from pytest_manifest.run.schedule import Sender, Skipped
 from pytest_manifest.run.steering import Steering
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Ended
 from pytest_manifest.text import listed, plural
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.inference import AT_THE_END
@@ -452,12 +453,13 @@ class Engine(Part):
                 self._poll()
             self._poll()
             locator = self._context.locator
-            if locator is None or not (kept := locator.kept()):
+            if locator is None or not (held := locator.kept()):
                 return
             time.sleep(ACKNOWLEDGING)
-            there = locator.snapshot(self.ledger.attempts.known([*kept]))
+            there = locator.snapshot(self.ledger.attempts.known([*held]))
             if not there.maybe_alive:
-                refused = {i: t for i, t in there.unacked.items() if not there.has_worker(i)}
-                locator.discard(refused)
+                ended = self.ledger.events.each(Ended, [*there.unacked])
+                kept = {i: there.unacked[i] for i in ended if not there.has_worker(i)}
+                locator.discard(kept)
         except StackError as error:
             self._log.warning("no look for what is left on the broker: {}", error)

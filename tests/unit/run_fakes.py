@@ -13,7 +13,7 @@ from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.urls import StackAddress
-from tests.unit.run_world import Message, Record, World
+from tests.unit.run_world import How, Message, Record, World
 
 
 class FakePublisher:
@@ -135,7 +135,7 @@ class FakeLocator:
 
     def discard(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
         done = []
-        for task_id, tag, _ in self._orphans(orphans):
+        for task_id, tag, _ in self._orphans(orphans, gone=("died", "succeeded", "failed")):
             del self.world.unacked[tag]
             done.append(task_id)
         self.discarded += done
@@ -159,7 +159,7 @@ class FakeLocator:
         pass
 
     def _orphans(
-        self, orphans: Mapping[str, Collection[str]]
+        self, orphans: Mapping[str, Collection[str]], gone: Collection[How] = ("died",)
     ) -> Iterator[tuple[str, str, Message]]:
         self.world.asked()
         self._reach()
@@ -169,7 +169,7 @@ class FakeLocator:
                 message = self.world.unacked.get(tag)
                 if message is not None:
                     # A silent node whose pool process died of the job counts as gone with it.
-                    died = any(run.how == "died" for run in self.world.of(task_id))
+                    died = any(run.how in gone for run in self.world.of(task_id))
                     assert tag in free or died, f"{task_id} was taken from a worker that has it"
                     if tag not in free:
                         self.world.meddled.add(task_id)

@@ -228,6 +228,17 @@ def test_what_our_own_broker_keeps_of_what_has_ended_is_removed_at_the_end(is_to
         made.world.unacked.clear()
 
 
+def test_what_a_silent_worker_holds_unended_is_left_at_the_end() -> None:
+    """A resume of part of the run knows nothing of the rest: it may be run yet, by a resume."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        made.world.take(first(made))
+        first(made).paused = True
+        made.engine._drain()
+        (row,) = made.ledger.attempts.all()
+        assert [one.task_id for one in made.world.unacked.values()] == [row.task_id]
+
+
 def test_an_orphan_that_no_worker_had_begun_is_put_back_into_its_queue() -> None:
     """What was only reserved when its worker died runs elsewhere, once, in its first attempt."""
     with rig(Plan((entry(),))) as made:
