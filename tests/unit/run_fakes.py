@@ -159,7 +159,7 @@ class FakeLocator:
         pass
 
     def _orphans(
-        self, orphans: Mapping[str, Collection[str]], gone: Collection[How] = ("died",)
+        self, orphans: Mapping[str, Collection[str]], gone: Sequence[How] = ("died",)
     ) -> Iterator[tuple[str, str, Message]]:
         self.world.asked()
         self._reach()
