@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 295,
-    "lines of code of the package": 48_489,
+    "lines of code of the package": 48_491,
     "options": 36,
     "options and settings": 60,
     "words of the documents": 64_887,
-    "lines of the tests": 125_178,
+    "lines of the tests": 125_189,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
