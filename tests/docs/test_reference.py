@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import tomllib
 from pydantic import BaseModel
 
 import tasks.text_model.failures
@@ -267,3 +268,13 @@ def test_every_gap_is_listed_as_the_preview_says_it() -> None:
 def test_every_column_of_an_annotation_is_listed() -> None:
     """gap-fill.md has the table's columns, in their order."""
     assert list(rows("gap-fill.md", "Database")) == list(Annotation.__table__.columns.keys())
+
+
+def test_every_extra_is_listed() -> None:
+    """configuration.md has those that pyproject.toml has, as they are spelled here."""
+    extras = {
+        *("embedded", "xdist", "allure", "flower", "sign", "yaml", "mcp", "notify", "parquet"),
+        *("openlineage", "otel"),
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(rows("configuration.md", "Extras")) == extras == {*project["optional-dependencies"]}
