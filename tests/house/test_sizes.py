@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 48_491,
     "options": 36,
     "options and settings": 60,
-    "words of the documents": 64_887,
-    "lines of the tests": 125_189,
+    "words of the documents": 65_004,
+    "lines of the tests": 125_200,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
