@@ -80,6 +80,10 @@ class DispatchError(ManifestToolError):
     """A run that must not, or could not, be sent."""
 
 
+class DispositionError(ManifestToolError):
+    """A file of accepted failures, or a baseline, that does not hold what its format promises."""
+
+
 class LedgerError(ManifestToolError):
     """A ledger that cannot be opened, read or written."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_manifest.schema.answers import Answers
+from pytest_manifest.schema.baseline import Baseline
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
@@ -42,6 +43,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "run-event": (RunEvent, "Run event: what happened to a run, as webhooks have it"),
     "command-answers": (Answers, "Answers of commands: what each prints with --json"),
     "entry-why": (EntryWhy, "Why an entry has its verdict, and what can be done"),
+    "baseline": (Baseline, "Baseline: what an approved run of a manifest had passed"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, TypeAlias
 
 from pytest_manifest.ledger import Ledger, Statuses
+from pytest_manifest.ledger.rows import EntryVerdict
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
 from pytest_manifest.schema.summary import Sign, SummaryCause
@@ -229,7 +230,8 @@ class ListedEntry:
 class Tally:
     """Counts of a group: ``outcomes`` of all entries, ``kinds`` of verdicts that are not passed;
     ``first``: some that have not passed, the worst first; ``descendants``: how many of the tasks
-    that its jobs started have which status."""
+    that its jobs started have which status; ``accepted``: how many of those held back failed in a
+    way that somebody knows, ``why``: the first of these."""
 
     entries: int
     outcomes: Counter[Outcome]
@@ -237,6 +239,8 @@ class Tally:
     causes: tuple[SummaryCause, ...]
     first: tuple[ListedEntry, ...]
     descendants: Statuses = field(default_factory=dict)
+    accepted: int = 0
+    why: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -244,12 +248,18 @@ class Tally:
         return next((one for one in PRECEDENCE if self.outcomes[one]), "passed")
 
 
-def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
+def tally(
+    ledger: Ledger,
+    entries: Iterable[str],
+    accepts: Callable[[EntryVerdict], str | None] = lambda _: None,
+) -> Tally:
     """Count the verdicts of these entries; those without one count as errors.
 
-    Raises LedgerError where the ledger cannot be read.
+    ``accepts`` returns by what a failure is known; None where it is not. Raises LedgerError where
+    the ledger cannot be read.
     """
-    count = 0
+    count = accepted = 0
+    why = ""
     descendants: Counter[VerdictStatus | None] = Counter()
     outcomes: Counter[Outcome] = Counter()
     kinds: Counter[str] = Counter()
@@ -264,16 +274,21 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
             verdict = None if found is None else found.verdict
             outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
             kind = "no verdict" if verdict is None else verdict.verdict
+            known = accepts(found) if found is not None and outcome == "failed" else None
+            if known is not None:
+                outcome, accepted, why = "skipped", accepted + 1, why or known
             outcomes[outcome] += 1
             kinds[kind] += 1
-            causes.add(entry, verdict, None if found is None else found.receipt)
+            if known is None:
+                causes.add(entry, verdict, None if found is None else found.receipt)
             if len(first[outcome]) < SHOWN:
                 sentence = _NO_VERDICT if verdict is None else verdict.sentence
                 shown = middle(_one_line(sentence), _SENTENCE)
                 first[outcome].append(ListedEntry(entry, kind, shown))
     outcomes["passed"] = count - outcomes.total()
     worst = tuple(chain.from_iterable(first.values()))[:SHOWN]
-    return Tally(count, outcomes, kinds, causes.largest_first()[:_CAUSES], worst, descendants)
+    largest = causes.largest_first()[:_CAUSES]
+    return Tally(count, outcomes, kinds, largest, worst, descendants, accepted, why)
 
 
 def headline(found: Tally) -> str:
@@ -281,6 +296,7 @@ def headline(found: Tally) -> str:
     counts = [(outcome, found.outcomes[outcome]) for outcome in PRECEDENCE]
     (first, number), *others = [(outcome, count) for outcome, count in counts if count]
     more = "".join(f", {count} {_WORDS[outcome]}" for outcome, count in others)
+    more += f" ({found.accepted} of them accepted)" if found.accepted else ""
     return f"{number} of {plural(found.entries, 'entry')} {_WORDS[first]}{more}"
 
 

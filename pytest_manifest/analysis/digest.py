@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import base64
 import gc
-import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -28,12 +27,10 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles, digests_in, find_runs
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
 from pytest_manifest.processes import is_held
-from pytest_manifest.schema import Entry
 from pytest_manifest.schema import run_digest as schema
-from pytest_manifest.schema.run_digest import RunDigest
-from pytest_manifest.schema.statuses import BAD
+from pytest_manifest.schema.run_digest import RunDigest, work_of
+from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.schema.summary import SummaryCause, SummaryStatistics
-from pytest_manifest.schema.wire import canonical_text
 from pytest_manifest.text import middle
 
 _CAUSES: Final = 20
@@ -66,6 +63,8 @@ class DigestMaker:
         self._others: list[EntryRecord] = []
         self._causes = CauseNumbers()
         self._not_passed = 0
+        self._accepted: Counter[str] = Counter()
+        """Accepted failures by task: a history has what happened, whoever knows of it."""
 
     def add(self, record: EntryRecord) -> EntryRecord:
         """Take the next entry, and return it."""
@@ -86,7 +85,9 @@ class DigestMaker:
 
     def _add_other(self, record: EntryRecord) -> None:
         self._not_passed += 1
-        if record.outcome in BAD:
+        is_accepted = record.outcome == "skipped" and record.accepted is not None
+        self._accepted[record.task] += is_accepted
+        if record.outcome in BAD or is_accepted:
             number = self._causes.number(record.verdict, record.receipt)
             if len(self._bad) < _KEPT:
                 self._bad.append((record, number))
@@ -121,6 +122,7 @@ class DigestMaker:
             status=status,
             partial=_partial(
                 found,
+                self._outcomes(found),
                 manifest_entries,
                 is_finished=status == "finished",
                 is_shard=shard is not None and not merged,
@@ -133,7 +135,7 @@ class DigestMaker:
             manifest_entries=max(manifest_entries, found.entries),
             reused=sum(found.reused.values()),
             verdicts=found.verdicts,
-            outcomes={name: count for name, count in found.outcomes.items() if count},
+            outcomes=self._outcomes(found),
             duration=_rounded(found.duration),
             rate=_rounded(found.throughput),
             cost=cost,
@@ -146,6 +148,12 @@ class DigestMaker:
         )
         return self._with_entries(whole, found.causes)
 
+    def _outcomes(self, found: SummaryStatistics) -> dict[Outcome, int]:
+        counts: Counter[Outcome] = Counter(found.outcomes)
+        counts["failed"] += self._accepted.total()
+        counts["skipped"] -= self._accepted.total()
+        return {name: count for name, count in counts.items() if count}
+
     def _tasks(self, found: SummaryStatistics) -> Iterator[schema.DigestTask]:
         for one in found.tasks:
             times = sorted(self._runtimes.get(one.task, ()))
@@ -154,7 +162,7 @@ class DigestMaker:
                 task=one.task,
                 count=one.count,
                 passed=one.passed,
-                bad=one.failed + one.errors,
+                bad=one.failed + one.errors + self._accepted[one.task],
                 samples=len(times),
                 p50=_rounded(quantile(times, 0.5)) if times else None,
                 p95=_rounded(quantile(times, 0.95)) if times else None,
@@ -199,14 +207,13 @@ class DigestMaker:
         )
 
 
-def work_of(entry: Entry) -> str:
-    """Return a digest of an entry's work, whatever it is called and expected to come to."""
-    work = canonical_text([entry.task, list(entry.args), dict(entry.kwargs), dict(entry.headers)])
-    return hashlib.sha256(work.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def _partial(
-    found: SummaryStatistics, manifest_entries: int, *, is_finished: bool, is_shard: bool
+    found: SummaryStatistics,
+    outcomes: Mapping[Outcome, int],
+    manifest_entries: int,
+    *,
+    is_finished: bool,
+    is_shard: bool,
 ) -> schema.Partial | None:
     if not is_finished:
         return "stopped"
@@ -214,7 +221,7 @@ def _partial(
         return "shard"
     if found.entries < manifest_entries:
         return "selection"
-    left = found.outcomes.get("skipped", 0) + found.outcomes.get("pending", 0)
+    left = outcomes.get("skipped", 0) + outcomes.get("pending", 0)
     left -= found.verdicts.get("cancelled", 0)
     return "unsent" if left > _UNSENT * found.entries else None
 

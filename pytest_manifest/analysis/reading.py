@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice
 
+from pytest_manifest.analysis.dispositions import ACCEPTANCE, Judge
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
 from pytest_manifest.ledger.rows import EntryVerdict, receipt_of
@@ -38,6 +39,7 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
+    accepts = _accepts(ledger)
     with ledger.parse_errors():
         costs = Costs(ledger, manifest) if ledger.queries.has_costs() else None
         unusual = ledger.queries.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
@@ -60,7 +62,7 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
                     hides, bill = name not in plain, None if costs is None else costs.of
                     if bill is not None and name in usual:
                         bill = partial(_usual_bill, entry, history)
-                    yield _record(entry, line.number, history, bill, hides=hides)
+                    yield _record(entry, line.number, history, bill, accepts, hides=hides)
 
 
 def _usual(stored: StoredEntry, unusual: Container[str]) -> History | None:
@@ -118,10 +120,15 @@ def read_some(ledger: Ledger | None, manifest: Manifest, ids: Sequence[str]) -> 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
     histories = {} if ledger is None else ledger.queries.histories(ids)
+    accepts, none = None if ledger is None else _accepts(ledger), History()
     return [
-        _record(entry, manifest.line_of(entry.id), histories.get(entry.id, History()), None)
+        _record(entry, manifest.line_of(entry.id), histories.get(entry.id, none), None, accepts)
         for entry in manifest.some(ids)
     ]
+
+
+def _accepts(ledger: Ledger) -> Judge | None:
+    return ACCEPTANCE.now.of_manifest(ledger.info.read().manifest)
 
 
 def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[tuple[str, Line]]:
@@ -139,6 +146,7 @@ def _record(
     line: int,
     history: History,
     bill: Callable[[str], Decimal | None] | None,
+    accepts: Judge | None = None,
     *,
     hides: bool = True,
 ) -> EntryRecord:
@@ -162,11 +170,16 @@ def _record(
         verdict = None if verdict is None else shown.shown_verdict(verdict, secrets)
         receipt = None if receipt is None else shown.shown_receipt(receipt, secrets)
     error = None if receipt is None else receipt.error
+    outcome, accepted = outcome_of(None if verdict is None else verdict.verdict), None
+    if accepts is not None and verdict is not None and outcome == "failed":
+        accepted = accepts(entry, verdict, receipt)
+        outcome = "skipped" if accepted is not None and not accepted.is_over else outcome
     return EntryRecord(
         entry=entry,
         line=line,
         verdict=verdict,
-        outcome=outcome_of(None if verdict is None else verdict.verdict),
+        outcome=outcome,
+        accepted=accepted,
         receipt=receipt,
         attempts=tuple(attempts),
         error_place=None if error is None else error_place(error.traceback),

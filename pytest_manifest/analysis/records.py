@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from pytest_manifest.analysis.dispositions import Accepted
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, Outcome
 from pytest_manifest.text import short
@@ -99,6 +100,7 @@ class EntryRecord:
     ``attempts``: oldest first, the verdict is on the last one; ``error_place``: the last frame of
     its traceback like ``jobs.py:12 in charge``, None without one. ``reused_from``: the attempt that
     it was judged by where that was an earlier run's, which is none of its ``attempts``.
+    ``accepted``: whose failure somebody knows; its ``outcome`` is ``skipped``, unless that is over.
     """
 
     entry: Entry
@@ -109,6 +111,7 @@ class EntryRecord:
     attempts: tuple[AttemptRecord, ...]
     error_place: str | None
     reused_from: Origin | None = None
+    accepted: Accepted | None = None
 
     @property
     def id(self) -> str:
@@ -120,8 +123,9 @@ class EntryRecord:
 
     @property
     def sentence(self) -> str | None:
-        """Return its verdict's message."""
-        return None if self.verdict is None else self.verdict.sentence
+        """Return its verdict's message, after why it is accepted, or is no longer."""
+        said = None if self.verdict is None else self.verdict.sentence
+        return said if self.accepted is None else f"{self.accepted.sentence} {said}"
 
     @property
     def kind(self) -> VerdictStatus | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pytest_manifest.analysis.dispositions import ACCEPTANCE, Acceptance, read_dispositions
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import LedgerError, ManifestError, PlanError, StackError
@@ -163,10 +164,12 @@ class StoredRun:
     def open(cls, path: Path, *, by_settings: bool = True) -> StoredRun:
         """Read a ledger's description. Raises LedgerError where it, or its manifest, is no more.
 
-        ``by_settings``: hide what pytest, started here, hides; else that is set already.
+        ``by_settings``: hide what pytest, started here, hides, and accept the failures that it
+        accepts; else that is set already.
         """
         if by_settings:
             hide_secrets()
+            ACCEPTANCE.now = Acceptance(read_dispositions(_root()))
         with Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
             ledger.check_types()

@@ -131,6 +131,13 @@ class SessionHooks:
                 notice = None if self._options.audit else settings_notice(self._config)
                 state.report.notices += [notice] if notice else []
                 start_stack_early(state.session_runs)
+        runs_xfail = self._config.getoption("runxfail", False)
+        if self._options.gate and self._options.may_dispatch and not runs_xfail:
+            from pytest_manifest.analysis.dispositions import ACCEPTANCE
+
+            with user_errors():
+                for path in state.manifests.files:
+                    ACCEPTANCE.now.load_baseline(path)
         arguments = collection_arguments(state.manifests)
         if self._config.args_source is not pytest.Config.ArgsSource.ARGS:
             self._config.args = arguments

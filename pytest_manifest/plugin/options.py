@@ -50,6 +50,7 @@ class Options:
     aggregate = Option(values.aggregate, None, "task|chunk:N", "one test for a task, or for N")
     run = Option(values.run_name, None, "RUN", "audit or resume this run instead of the newest")
     compare = Option(values.compared, None, "RUN|last", "show what changed since an earlier run")
+    gate = Option(values.one_of("no-new"), None, "no-new", "fail only what the baseline had passed")
     reuse = Option(values.reused, None, "RUN|last|all", "send nothing that passed unchanged there")
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
     strict = Flag("send nothing for unknown tasks and weak evidence", ini=True)
@@ -180,7 +181,7 @@ _SUBJECTS: Final = {
         *("window", "key_limits", "rates", "queue_depth", "deadline", "canary", "max_failed"),
         "budget",
     },
-    "reports": {"aggregate", "compare", "progress", "live", "reports", "history"},
+    "reports": {"gate", "aggregate", "compare", "progress", "live", "reports", "history"},
     "security": {"strict", "allow"},
 }
 """Under which heading of ``--help`` an option stands; all others: what to send, and where."""

@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from pytest_manifest.bindings import BUILTIN_ENTRY, OF_VERDICT, Binding, binding_of, is_builtin
 from pytest_manifest.compat.pytest import change_texts
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger, StoredVerdict
+from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
 from pytest_manifest.plugin.session import ManifestSession, known_session, manifest_session
 from pytest_manifest.redaction.names import is_on
 from pytest_manifest.redaction.texts import redact, without_cut
@@ -35,6 +35,7 @@ from pytest_manifest.text import many, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Tally
+    from pytest_manifest.analysis.dispositions import Accepted
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 
@@ -163,6 +164,11 @@ def assert_verdict(item: pytest.Item, binding: Binding, when: When) -> None:
     if stored.status == "passed":
         return
     found, recorded = outcome(stored.status), stored.parse()
+    accepted = _accepted(state, binding.manifest, recorded) if found == "failed" else None
+    if accepted is not None and not accepted.is_over:
+        if when == "setup":
+            return
+        pytest.xfail(f"{accepted.text}. {recorded.verdict.sentence}")
     if when == "setup":
         plugin = item.config.pluginmanager.get_plugin(FAILED_ONCE)
         if isinstance(plugin, FailedOnce):
@@ -170,7 +176,23 @@ def assert_verdict(item: pytest.Item, binding: Binding, when: When) -> None:
         if found == "skipped":
             pytest.skip(recorded.verdict.sentence)
     if found == ("error" if when == "setup" else "failed"):
-        pytest.fail(_text(state, reader, binding, stored), pytrace=False)
+        over = "" if accepted is None else f"\n\n  {accepted.sentence}"
+        pytest.fail(f"{_text(state, reader, binding, stored)}{over}", pytrace=False)
+
+
+def _accepted(state: ManifestSession, manifest: Path, found: EntryVerdict) -> Accepted | None:
+    """Return by what the failure of an entry is known; None where it is not."""
+    from pytest_manifest.analysis.dispositions import ACCEPTANCE
+
+    accepts = ACCEPTANCE.now.of_manifest(manifest)
+    if accepts is None:
+        return None
+    entry = state.manifests.load(manifest)[found.verdict.entry]
+    # As reports show it, for causes are theirs.
+    secrets = hiding.secrets_of(entry, found.receipt)
+    receipt = None if found.receipt is None else hiding.shown_receipt(found.receipt, secrets)
+    verdict = hiding.shown_verdict(found.verdict, secrets)
+    return accepts(hiding.shown_entry(entry, secrets), verdict, receipt)
 
 
 def _text(
@@ -325,6 +347,8 @@ def _assert_group(state: ManifestSession, item: pytest.Item, binding: Binding, w
     if found.outcome == "passed" or (found.outcome == "failed") != (when == "call"):
         return
     first = found.first[0]
+    if found.outcome == "skipped" and found.accepted:
+        pytest.xfail(f"{headline(found)}; {found.why}")
     if found.outcome == "skipped":
         pytest.skip(f"{headline(found)}; {first.id!r}: {first.sentence}")
     pytest.fail(explain_group(found, list(_where(state, binding, first.id))), pytrace=False)
@@ -342,7 +366,12 @@ def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: s
     if run is None:
         pytest.fail(f"{group!r} was not judged: nothing of it was dispatched")
     ids = state.manifests.groups(binding.manifest).ids
-    found = tally(run.ledger, ids(group))
+
+    def known(one: EntryVerdict) -> str | None:
+        accepted = _accepted(state, binding.manifest, one)
+        return None if accepted is None or accepted.is_over else accepted.text
+
+    found = tally(run.ledger, ids(group), known)
     rows: dict[str, object] = {
         "group": group,
         "outcome": found.outcome,
@@ -438,7 +467,10 @@ def _reports(
 ) -> Iterator[pytest.TestReport]:
     """Yield the reports of a test that nobody runs."""
     assert state.verdicts is not None
-    ending, sentence = outcome(stored.status), stored.parse().verdict.sentence
+    recorded = stored.parse()
+    ending, sentence = outcome(stored.status), recorded.verdict.sentence
+    accepted = _accepted(state, binding.manifest, recorded) if ending == "failed" else None
+    is_known = accepted is not None and not accepted.is_over
     reason: str | tuple[str, int, str] = sentence
     if skipped := ending == "skipped":
         line = state.manifests.load(binding.manifest).line_of(binding.entry or "")
@@ -448,15 +480,18 @@ def _reports(
     bad = {"passed": "", "failed": "call"}.get(ending, "setup")
     for phase in PHASES[:: 2 if bad == "setup" else 1]:
         is_bad = phase == bad
-        yield pytest.TestReport(
+        report = pytest.TestReport(
             nodeid=nodeid,
             location=(file, None, name),
             keywords={"skip": 1} if skipped else {},
-            outcome="passed" if not is_bad else "skipped" if skipped else "failed",
+            outcome="passed" if not is_bad else "skipped" if skipped or is_known else "failed",
             longrepr=reason if is_bad else None,
             when=phase,
             user_properties=list(rows),
         )
+        if is_bad and accepted is not None and is_known:
+            setattr(report, "wasxfail", f"reason: {accepted.text}")  # noqa: B010 - pytest's own
+        yield report
 
 
 # What pytest itself reports of a test

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.plugin.context import PluginContext, role_of
+from pytest_manifest.plugin.context import PluginContext, role_of, user_errors
 from pytest_manifest.process_state import begin_session
 
 if TYPE_CHECKING:
     from pytest_manifest.bindings import Binding
     from pytest_manifest.plugin.coordination import KnownRuns
+    from pytest_manifest.plugin.options import Options
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
 
@@ -114,6 +115,9 @@ class ManifestSession:
 
 SALT: Final = "manifest_salt"
 """The key of what xdist hands its workers for the salt of hidden values, in hex."""
+ACCEPTED: Final = "manifest_accepted"
+"""The key of what xdist hands its workers for the failures that are accepted, as JSON."""
+ACCEPTED_KEY = pytest.StashKey[str]()
 SESSION_KEY = pytest.StashKey[ManifestSession]()
 
 
@@ -135,6 +139,19 @@ def known_session(config: pytest.Config) -> ManifestSession | None:
     return config.stash.get(SESSION_KEY, None)
 
 
+def _accept(config: pytest.Config, options: Options) -> None:
+    """Read which failures are accepted; xdist workers are given what the controller has read."""
+    given = getattr(config, "workerinput", {}).get(ACCEPTED)
+    is_there = options.may_dispatch and (options.root / "dispositions.toml").exists()
+    if config.getoption("runxfail", False) or not (given or (given is None and is_there)):
+        return
+    from pytest_manifest.analysis.dispositions import ACCEPTANCE, Acceptance, read_dispositions
+
+    with user_errors():
+        read = Acceptance.from_json(given) if given else Acceptance(read_dispositions(options.root))
+    ACCEPTANCE.now, config.stash[ACCEPTED_KEY] = read, read.as_json()
+
+
 def manifest_session(config: pytest.Config) -> ManifestSession:
     """Return the plugin's state, made at the first call, so that an idle plugin costs nothing.
 
@@ -151,6 +168,7 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
         hide_environment()
         if (salt := getattr(config, "workerinput", {}).get(SALT)) is not None:
             use_salt(bytes.fromhex(salt))
+        _accept(config, options)
         context = PluginContext(config, role_of(config), options, owns_process())
         context.coordination = joined(config) if context.role == "worker" else None
         config.stash[SESSION_KEY] = ManifestSession(context)

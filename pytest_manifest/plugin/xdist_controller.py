@@ -20,7 +20,7 @@ from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
-from pytest_manifest.plugin.session import SALT, ManifestSession
+from pytest_manifest.plugin.session import ACCEPTED, ACCEPTED_KEY, SALT, ManifestSession
 from pytest_manifest.redaction.names import current_salt
 from pytest_manifest.reporting.run_report import UNWRITTEN
 
@@ -200,6 +200,7 @@ class ControllerHooks:
         self._workers = node.workerinput["workercount"]
         node.workerinput["manifest"] = str(self._coordination.folder)
         node.workerinput[SALT] = current_salt().hex()
+        node.workerinput[ACCEPTED] = node.config.stash.get(ACCEPTED_KEY, "")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(

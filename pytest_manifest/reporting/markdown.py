@@ -16,7 +16,7 @@ from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import Sheet, comparison_lines, duration_phrase
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
-from pytest_manifest.text import many, middle, pictured, plural, short_path, visible
+from pytest_manifest.text import listed, many, middle, pictured, plural, short_path, visible
 from pytest_manifest.verdict.explanation import counts_text, ends_text
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def markdown(
         _metadata(summary),
         _verdicts(found),
         *_causes(found.causes, run.manifest, links, again),
+        *_accepted(summary.accepted),
         *_messages(run, found, summary.run),
         *_tasks(found.tasks),
         *_trees(found, run.manifest, links),
@@ -144,6 +145,16 @@ def _metadata(summary: schema.RunSummary) -> str:
         escaped(figures.limits_of(run)),
     ]
     return ", ".join(filter(None, phrases)) + "."
+
+
+def _accepted(some: Sequence[schema.SummaryAccepted]) -> Iterator[str]:
+    if some:
+        rows = [
+            [str(one.count), code(listed(one.examples, 3), _MESSAGE), code(one.text, _MESSAGE)]
+            for one in some[:_MESSAGES]
+        ]
+        heads = ["Entries", "Such as", "Why"]
+        yield f"#### Accepted failures\n\n{table(heads, 'r--', rows)}"
 
 
 def _messages(

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,16 +69,19 @@ def make_summary(
     take: Callable[[EntryRecord], EntryRecord] | None = None,
 ) -> schema.RunSummary:
     """Make the summary of a run in one pass over its records. Raises ManifestError, LedgerError."""
+    from pytest_manifest.analysis.dispositions import ACCEPTANCE
     from pytest_manifest.analysis.statistics import statistics
+    from pytest_manifest.analysis.uses import Uses
     from pytest_manifest.reporting.descendants import read_trees
 
     with records_of(run) as records, run.read() as ledger:
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        taken = records if take is None else map(take, records)
+        uses = Uses(run.info.manifest, ACCEPTANCE.now)
+        taken = map(uses.add, records if take is None else map(take, records))
         found = statistics(taken, run.info, parts, tree_end, read_trees(ledger))
         budget = ledger.info.get_meta(BUDGET)
         return schema.RunSummary(
-            run=_run(run, ledger, root),
+            run=_run(run, ledger, root, uses.said()),
             statistics=found,
             cost=schema.SummaryCost(
                 total=found.cost,
@@ -87,6 +90,7 @@ def make_summary(
             ),
             comparison=comparison,
             files=list(_files(run, root)),
+            accepted=uses.accepted(),
         )
 
 
@@ -187,7 +191,7 @@ def _last(run: Run, folder: Path) -> Path | None:
     return max(earlier)[1] if earlier else None
 
 
-def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
+def _run(run: ReportedRun, ledger: Ledger, root: Path, more: Iterable[str]) -> schema.SummaryRun:
     info, shard = run.info, ledger.info.shard()
     segments = [one for one in ledger.facts.of_run(info.run) if isinstance(one, Segment)]
     return schema.SummaryRun(
@@ -206,7 +210,7 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> schema.SummaryRun:
         created_at=info.created_at,
         status=ledger.info.status,
         error=None if run.error is None else str(run.error),
-        findings=list(run.warnings),
+        findings=list(dict.fromkeys([*run.warnings, *more])),
         accepted=sorted(ledger.info.texts(ACCEPTED)),
         broker=info.broker,
         backend=info.backend,
@@ -289,6 +293,7 @@ def complete(report: RunReport, run: Run) -> None:
         maker = DigestMaker(run.info.entries)
         found = summary_of(run, report.config, lambda one: maker.add(writer.add(one)))
         writer.finish(found)
+        run.warnings += [one for one in found.run.findings if one not in run.warnings]
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, run.files.summary, FILE_MODE)
             _write_digest(report, run, maker, found)

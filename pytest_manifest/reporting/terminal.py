@@ -154,10 +154,23 @@ def _title(report: RunReport) -> tuple[str, bool, bool]:
     left = entries - counts.total()
     ends = [f"{count} {kind}" for kind, count in sorted(counts.items())]
     ends += [f"{left} without a verdict"] if left else []
+    accepted = _accepted(report)
+    ends += [f"{accepted.total()} of these accepted"] if accepted else []
+    counts.subtract(accepted)
     one = report.name_of(report.runs[0]) if len(report.runs) == 1 else ""
     title = f"{one or plural(len(report.runs), 'run')}: {', '.join(ends)}"
     passed = counts["passed"] == entries and not report.lacks_artifacts
-    return f"{title} of {plural(entries, 'entry')}", passed, has_failures(counts)
+    bad = has_failures(one for one, count in counts.items() if count > 0)
+    return f"{title} of {plural(entries, 'entry')}", passed, bad
+
+
+def _accepted(report: RunReport) -> Counter[VerdictStatus]:
+    """Return how many failures are accepted, by their verdicts."""
+    found: Counter[VerdictStatus] = Counter()
+    for run in report.runs:
+        with suppress(ManifestToolError):  # the run's own lines say so
+            found.update(summary_of(run, report.config).accepted_verdicts)
+    return found
 
 
 def _causes(report: RunReport) -> list[_Found]:
@@ -355,7 +368,8 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
     found = summary.statistics
     with run.read() as ledger:
         reasons = ledger.attempts.reasons()
-    good, bad = found.verdicts.get("passed", 0) == found.entries, has_failures(found.verdicts)
+    good = found.verdicts.get("passed", 0) == found.entries
+    bad = bool(BAD.intersection(name for name, count in found.outcomes.items() if count))
     for line in whole(_heading(summary, report.name_of(run)), sheet):
         yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
     runs = [f"run {name} ({count})" for name, count in found.reused.items()]
@@ -366,6 +380,10 @@ def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> 
         figures.cost_phrase(summary.cost),
         figures.limits_of(summary.run),
         again and f"further sendings: {again}",
+        *(
+            f"{one.count:,} {one.text} (such as {listed(one.examples, 1)})"
+            for one in summary.accepted
+        ),
         figures.untold_phrase(found.descendants, found.entries),
         *figures.slowed_phrases(summary.run.throttled),
         *figures.action_phrases(summary.run.actions),

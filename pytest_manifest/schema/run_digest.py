@@ -9,8 +9,10 @@ from typing import Final, Literal
 from pydantic import Field
 
 from pytest_manifest.schema import fields
+from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.statuses import Outcome, VerdictStatus
 from pytest_manifest.schema.summary import SummaryCause
+from pytest_manifest.schema.wire import canonical_text
 
 MOST_BYTES: Final = 50_000
 """Bytes of a digest, in which as many entries that did not pass are listed as fit."""
@@ -183,3 +185,9 @@ class RunDigest(fields.Document):
     def bad(self) -> int:
         """Return how many entries failed, or have no known end."""
         return self.outcomes.get("failed", 0) + self.outcomes.get("error", 0)
+
+
+def work_of(entry: Entry) -> str:
+    """Return a digest of an entry's work, whatever it is called and expected to come to."""
+    work = canonical_text([entry.task, list(entry.args), dict(entry.kwargs), dict(entry.headers)])
+    return hashlib.sha256(work.encode("utf-8", "surrogatepass")).hexdigest()[:16]

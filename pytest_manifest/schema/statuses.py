@@ -65,6 +65,7 @@ Trait = Literal[
     "given up",
     "kept",
     "raised",
+    "acceptable",
 ]
 
 
@@ -101,7 +102,8 @@ class Status:
     - taken back: the job was, by the run or by others;
     - given up: by the run, which then takes the job back;
     - kept: a run that is resumed leaves the entry as it is;
-    - raised: what the job raised explains it best.
+    - raised: what the job raised explains it best;
+    - acceptable: it may be a failure that somebody knows: one end, once, and no doubt about it.
 
     ``what`` and ``then``: what is said where there is no receipt, and what to do.
     """
@@ -134,22 +136,34 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
         *("The job passed, though its receipt is not at hand", "look at the run's ledger"),
     ),
     "failed": Status(
-        *("failed", "failed", "Expectation not met", "failed", _traits("end", "raised")),
+        *(
+            "failed",
+            "failed",
+            "Expectation not met",
+            "failed",
+            _traits("end", "raised", "acceptable"),
+        ),
         *("The job failed, and no receipt says how", "look at the worker's log"),
     ),
     "timed_out": Status(
-        *("failed", "timed out", "Timed out", "failed", _traits("own", "given up", "raised")),
+        *(
+            "failed",
+            "timed out",
+            "Timed out",
+            "failed",
+            _traits("own", "given up", "raised", "acceptable"),
+        ),
         "The job was not seen to finish in time: its timeout is {timeout} from the start",
         "see whether workers are running and free, and what held it up, or raise its limits",
     ),
     "crashed": Status(
         *("failed", "crashed", "Crashed: the process that ran it died", "broken"),
-        _traits("end", "silent", "own", "death", "raised"),
+        _traits("end", "silent", "own", "death", "raised", "acceptable"),
         *("The process that ran the task died before the task ended", _DEATH),
     ),
     "quarantined": Status(
         *("failed", "was quarantined", "Quarantined: killed its worker too often", "broken"),
-        _traits("end", "fixed", "death"),
+        _traits("end", "fixed", "death", "acceptable"),
         "The job is given up, as it killed its worker again and again",
         "run the task by hand under a debugger or with more memory before sending it again",
     ),
@@ -168,21 +182,33 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
     ),
     "unknown_task": Status(
         *("failed", "is of a task that no worker knows", "Unknown task", "broken"),
-        _traits("end", "unsent"),
+        _traits("end", "unsent", "acceptable"),
         "No worker has a task named {task}, so the job was not run",
         "correct the name, or start a worker whose app has that task",
     ),
     "rejected": Status(
-        *("failed", "was rejected", "Rejected by the worker", "broken", _traits("end")),
+        *(
+            "failed",
+            "was rejected",
+            "Rejected by the worker",
+            "broken",
+            _traits("end", "acceptable"),
+        ),
         "The message was refused and the task not run",
         "name another queue, or mend the entry, if it was refused here, else see the worker's log",
     ),
     "expired": Status(
-        *("failed", "expired", "Expired before it was started", "broken", _traits("end")),
+        *(
+            "failed",
+            "expired",
+            "Expired before it was started",
+            "broken",
+            _traits("end", "acceptable"),
+        ),
         *("The job expired before a worker started it", _LATE),
     ),
     "revoked": Status(
-        *("failed", "was revoked", "Revoked", "broken", _traits("end", "taken back")),
+        *("failed", "was revoked", "Revoked", "broken", _traits("end", "taken back", "acceptable")),
         *("The job was revoked before it ended", _WANTED),
     ),
     "forged": Status(
@@ -236,6 +262,7 @@ TAKEN_BACK: Final = those_with("taken back")
 GIVEN_UP: Final = those_with("given up")
 RAISED: Final = those_with("raised")
 KEPT: Final = those_with("kept")
+ACCEPTABLE: Final = those_with("acceptable")
 SILENT: Final = RESENDABLE | OWN
 """Of jobs whose end nobody has reported: a report that comes later knows better."""
 INFERRED: Final = SILENT | TAKEN_BACK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, TypeAlias
 
 from pydantic import Field
@@ -482,6 +483,19 @@ class SummaryComparison(fields.Document):
     """How many entries of a task that takes."""
 
 
+class SummaryAccepted(fields.Document):
+    """Failures that somebody knows: they fail no test."""
+
+    text: fields.Text
+    """By whom, until when and why they are accepted."""
+    count: fields.Count
+    """How many entries they are."""
+    verdicts: dict[VerdictStatus, fields.Count]
+    """Their verdicts."""
+    examples: list[fields.Name]
+    """The ids of the first three."""
+
+
 class RunSummary(fields.Document):
     """A run that is over, in one document."""
 
@@ -497,9 +511,16 @@ class RunSummary(fields.Document):
     """How it differs from an earlier run (``--manifest-compare``); null: none was named."""
     files: list[SummaryFile]
     """What the run has left."""
+    accepted: list[SummaryAccepted] = Field(default_factory=list)
+    """Failures that are accepted, by the reasons; these entries are among the unfinished ones."""
     failed: list[SummaryEntry] = Field(default_factory=list)
     """Entries whose expectations do not hold, or that harness or stack could not tell of."""
     unfinished: list[SummaryEntry] = Field(default_factory=list)
     """Entries that were skipped, or have no verdict yet."""
     succeeded: list[SummaryEntry] = Field(default_factory=list)
     """Entries that did what was expected."""
+
+    @property
+    def accepted_verdicts(self) -> Counter[VerdictStatus]:
+        """Return how many failures are accepted, by their verdicts."""
+        return sum((Counter(one.verdicts) for one in self.accepted), Counter())

@@ -132,6 +132,7 @@ def test_every_field_of_a_summary_is_listed() -> None:
         "path": summary.SummaryStep,
         "cost": summary.SummaryCost,
         "files": summary.SummaryFile,
+        "accepted": summary.SummaryAccepted,
         "Entries": summary.SummaryEntry,
         "Times": summary.SummarySpread,
     }

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.schema.answers import Answers
+from pytest_manifest.schema.baseline import Baseline
 from pytest_manifest.schema.diagnosis import Diagnosis
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.over_time import RunsOverTime
@@ -39,6 +40,7 @@ MODELS: dict[str, type[Document]] = {
     "run-event": RunEvent,
     "entry-why": EntryWhy,
     "command-answers": Answers,
+    "baseline": Baseline,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 

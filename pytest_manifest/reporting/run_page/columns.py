@@ -73,14 +73,16 @@ class Columns:
         """Append an entry as a row, and its attempts as bars."""
         last, tags = record.last, record.entry.tags
         costs = [attempt.cost for attempt in record.attempts if attempt.cost is not None]
+        is_known = record.accepted is not None and record.outcome == "skipped"
+        kind: str = record.kind or "pending"
         row = {
             "id": pictured(record.id),
             "task": self._names["tasks"].index(pictured(record.entry.task)),
-            "kind": self._names["kinds"].index(record.kind or "pending"),
+            "kind": self._names["kinds"].index(f"{kind}_accepted" if is_known else kind),
             "outcome": OUTCOMES.index(record.outcome),
             "place": self.place(last),
             "reason": self._names["reasons"].index(_reason(record)),
-            "cause": self._causes.number(record.verdict, record.receipt),
+            "cause": -1 if is_known else self._causes.number(record.verdict, record.receipt),
             "tags": self._names["tags"].index(pictured("\n".join(tags)) if tags else None),
             "tries": len(record.attempts),
             "line": record.line,

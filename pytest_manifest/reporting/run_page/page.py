@@ -170,7 +170,7 @@ def details(record: EntryRecord, since: Since, limit: int) -> dict[str, object]:
     entry, receipt, verdict = record.entry, record.receipt, record.verdict
     expected = entry.expect.model_dump(mode="json", by_alias=True, exclude_unset=True)
     shown: dict[str, object] = {
-        "sentence": "" if verdict is None else text.head("verdict", verdict.sentence),
+        "sentence": "" if verdict is None else text.head("verdict", record.sentence or ""),
         "args": text.json("args", list(entry.args)) if entry.args else None,
         "kwargs": text.json("kwargs", dict(entry.kwargs)) if entry.kwargs else None,
         "meta": text.json("meta", dict(entry.meta)) if entry.meta else None,
