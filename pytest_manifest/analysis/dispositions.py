@@ -100,7 +100,7 @@ Judge: TypeAlias = Callable[[Entry, Verdict, "Receipt | None"], "Accepted | None
 
 @dataclass(eq=False)
 class Acceptance:
-    """What is accepted in this session. ``today``: by which days are over (UTC)."""
+    """The failures that are accepted in this session. ``today``: by which days are over (UTC)."""
 
     dispositions: Sequence[Disposition] = ()
     today: date = field(default_factory=lambda: datetime.now(timezone.utc).date())
@@ -278,7 +278,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
     except (OSError, ValidationError) as error:
         raise DispositionError(
-            f"{path}: is no baseline that can be read; approve a run anew: manifest triage approve "
+            f"{path}: is no baseline that can be read; approve a run again: manifest triage approve "
             "RUN"
         ) from error
 

@@ -7,7 +7,7 @@ from pytest_manifest.schema.run_digest import DigestIds
 
 
 class Baseline(fields.Document):
-    """What one run of a manifest had passed, and what not; it lies beside the manifest."""
+    """A run of a manifest that somebody has approved: what it had passed, and what not."""
 
     baseline: fields.Version = 1
     """The version of this format."""
