@@ -278,8 +278,8 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
     except (OSError, ValidationError) as error:
         raise DispositionError(
-            f"{path}: is no baseline that can be read; approve a run again: manifest triage approve "
-            "RUN"
+            f"{path}: is no baseline that can be read; approve a run again: "
+            "manifest triage approve RUN"
         ) from error
 
 
