@@ -15,13 +15,12 @@ from pytest_manifest.analysis.digest import (
     make_digest,
     read_digest,
     without_parts,
-    work_of,
     write_digest,
 )
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import RunFiles, next_run_number
 from pytest_manifest.schema.models import Entry
-from pytest_manifest.schema.run_digest import MOST_BYTES, RunDigest
+from pytest_manifest.schema.run_digest import MOST_BYTES, RunDigest, work_of
 from scripts.schemas import FOLDER
 from tests.unit.following_support import MadeRun
 
