@@ -77,7 +77,7 @@ def test_an_accepted_failure_is_an_xfail_with_its_reason_in_every_report(
     assert found["status"] == "skipped"
     assert REASON in found["statusDetails"]["message"]
     page = (project.path / "r.html").read_text("utf-8")
-    assert "failed_accepted" in page
+    assert "failed-accepted" in page
     assert REASON in page
     summary = json.loads((project.path / "r.json").read_text("utf-8"))
     assert [one["count"] for one in summary["accepted"]] == [1, 1]

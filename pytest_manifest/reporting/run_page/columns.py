@@ -78,7 +78,7 @@ class Columns:
         row = {
             "id": pictured(record.id),
             "task": self._names["tasks"].index(pictured(record.entry.task)),
-            "kind": self._names["kinds"].index(f"{kind}_accepted" if is_known else kind),
+            "kind": self._names["kinds"].index(f"{kind}-accepted" if is_known else kind),
             "outcome": OUTCOMES.index(record.outcome),
             "place": self.place(last),
             "reason": self._names["reasons"].index(_reason(record)),
