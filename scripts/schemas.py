@@ -27,6 +27,7 @@ from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
+from pytest_manifest.schema.triage import Triage
 from pytest_manifest.schema.why import EntryWhy
 
 FOLDER: Final = Path(__file__).parents[1] / "pytest_manifest" / "schema"
@@ -44,6 +45,7 @@ _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "command-answers": (Answers, "Answers of commands: what each prints with --json"),
     "entry-why": (EntryWhy, "Why an entry has its verdict, and what can be done"),
     "baseline": (Baseline, "Baseline: what an approved run of a manifest had passed"),
+    "triage": (Triage, "Triage: what is open over all runs, by cause"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

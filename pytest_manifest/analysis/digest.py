@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from pytest_manifest.analysis.causes import CauseNumbers
+from pytest_manifest.analysis.causes import CauseNumbers, Causes
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import quantile, statistics
@@ -63,6 +63,7 @@ class DigestMaker:
         self._others: list[EntryRecord] = []
         self._causes = CauseNumbers()
         self._not_passed = 0
+        self._known = Causes()
         self._accepted: Counter[str] = Counter()
         """Accepted failures by task: a history has what happened, whoever knows of it."""
 
@@ -86,7 +87,9 @@ class DigestMaker:
     def _add_other(self, record: EntryRecord) -> None:
         self._not_passed += 1
         is_accepted = record.outcome == "skipped" and record.accepted is not None
-        self._accepted[record.task] += is_accepted
+        if is_accepted:
+            self._accepted[record.task] += 1
+            self._known.add(record.id, record.verdict, record.receipt)
         if record.outcome in BAD or is_accepted:
             number = self._causes.number(record.verdict, record.receipt)
             if len(self._bad) < _KEPT:
@@ -106,6 +109,7 @@ class DigestMaker:
         ``found`` and ``cost``: its figures, of the same records. Raises LedgerError where the
         ledger cannot be read.
         """
+        causes = sorted([*found.causes, *self._known.largest_first()], key=lambda one: -one.count)
         info, shard, merged = ledger.info.read(), ledger.info.shard(), ledger.info.merged()
         status = ledger.info.status
         whole = RunDigest(
@@ -140,13 +144,13 @@ class DigestMaker:
             rate=_rounded(found.throughput),
             cost=cost,
             tasks=list(self._tasks(found)),
-            causes=[_short(cause) for cause in found.causes[:_CAUSES]],
+            causes=[_short(cause) for cause in causes[:_CAUSES]],
             workers=self._workers(),
             ids=schema.DigestIds(
                 hashes=self._hashes, bits=base64.b64encode(self._bits).decode("ascii")
             ),
         )
-        return self._with_entries(whole, found.causes)
+        return self._with_entries(whole, causes)
 
     def _outcomes(self, found: SummaryStatistics) -> dict[Outcome, int]:
         counts: Counter[Outcome] = Counter(found.outcomes)

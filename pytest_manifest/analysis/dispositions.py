@@ -106,6 +106,10 @@ class Acceptance:
     today: date = field(default_factory=lambda: datetime.now(timezone.utc).date())
     _baselines: dict[Path, Baseline] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.dispositions or self._baselines)
+
     def of_manifest(self, manifest: Path) -> Judge | None:
         """Return what says of a failure whether it is accepted; None where none can be."""
         baseline = self._baselines.get(manifest)

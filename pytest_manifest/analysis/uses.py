@@ -12,6 +12,7 @@ from pytest_manifest.analysis.dispositions import Acceptance, Disposition
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.summary import SummaryAccepted
+from pytest_manifest.text import many
 
 
 @dataclass(slots=True)
@@ -36,11 +37,13 @@ class Uses:
     def __init__(self, manifest: Path, acceptance: Acceptance) -> None:
         self._manifest, self._acceptance = manifest, acceptance
         self._failed: set[Disposition] = set()
+        self._held = 0
         self._passed, self._accepted = dict[Disposition, _Some](), dict[str, _Some]()
 
     def add(self, record: EntryRecord) -> EntryRecord:
         """Take an entry, and return it."""
         accepted = record.accepted
+        self._held += record.kind == "skipped"
         if accepted is not None:
             if accepted.by is not None:
                 self._failed.add(accepted.by)
@@ -62,8 +65,18 @@ class Uses:
         ]
         return sorted(found, key=lambda one: -one.count)
 
+    @property
+    def holds_back(self) -> bool:
+        """Return whether entries were never sent, by which an accepted failure may be to blame."""
+        return bool(self._accepted) and self._held > 0
+
     def said(self) -> Iterator[str]:
         """Yield a sentence for each that is over, and for each whose entries have all passed."""
+        if self.holds_back:
+            yield (
+                f"{many(self._held, 'entry')} held back in a run whose failures are accepted, so "
+                "this session fails: what never ran is not accepted"
+            )
         for one in self._acceptance.dispositions:
             if one in self._failed and one.until < self._acceptance.today:
                 yield f"{one.place}: accepted until {one.until}, which is over, so it fails again"

@@ -52,7 +52,7 @@ Task = Annotated[
 
 
 @dataclass
-class _Call:
+class Call:
     """The run of a command, and how it is answered."""
 
     name: str
@@ -102,7 +102,7 @@ class _Call:
                     f"run {self.id} is a merge of {many(len(merged), 'run')}, which no "
                     "session goes on with: steer those"
                 )
-            number = ledger.commands.add(action, _operator(), reason, data)
+            number = ledger.commands.add(action, operator(), reason, data)
             found = self._answer(ledger, number)
         if found is None and kept and not self.is_followed:
             found = Answer(True, True, _KEPT, data or {})
@@ -142,7 +142,7 @@ class _Call:
         print_answer(document, [f"{action}: {document['message']}"], json=json)
 
 
-def _operator() -> str:
+def operator() -> str:
     """Return who gives the command."""
     try:
         name = getpass.getuser()
@@ -157,7 +157,7 @@ def _of_run(
     run: arguments.RunId,
     folder: arguments.Folder = None,
 ) -> None:
-    context.obj = _Call(run, folder)
+    context.obj = Call(run, folder)
 
 
 @app.command()
@@ -224,7 +224,7 @@ def _simple(
     dry_run: bool,
     json: bool,
 ) -> None:
-    call: _Call = context.obj
+    call: Call = context.obj
     call.give(action, reason, {**(data or {}), DRY_RUN: True} if dry_run else data, json=json)
 
 
@@ -264,7 +264,7 @@ def cancel(
     """Take entries out of the run: what waits is taken back, what was not sent never will be."""
     from pytest_manifest.run.repeating import places
 
-    call: _Call = context.obj
+    call: Call = context.obj
     with call.run.read() as ledger:
         names = _chosen(call, ledger, entries or (), task)
         at = places(ledger, names)
@@ -313,11 +313,19 @@ def requeue(
     json: arguments.Json = False,
 ) -> None:
     """Send entries again that have come to an end other than passed."""
-    from pytest_manifest.run.repeating import Repeating
-
-    call: _Call = context.obj
+    call: Call = context.obj
     with call.run.read() as ledger:
         names = _chosen(call, ledger, entries or (), task, cause=cause, failed=failed)
+    send_again(call, names, unsafe=unsafe, reason=reason, dry_run=dry_run, json=json)
+
+
+def send_again(
+    call: Call, names: Sequence[str], *, unsafe: bool, reason: str, dry_run: bool, json: bool
+) -> None:
+    """Have entries of a run sent again, or say what that would do, and print the answer."""
+    from pytest_manifest.run.repeating import Repeating
+
+    with call.run.read() as ledger:
         repeating = Repeating(ledger, call.run.manifest, names)
         left = repeating.refusals(unsafe=unsafe)
         risky = {one.entry for one in repeating.refusals(unsafe=False) if one.may_repeat}
@@ -345,7 +353,7 @@ def requeue(
 
 
 def _chosen(
-    call: _Call,
+    call: Call,
     ledger: Ledger,
     entries: Sequence[str],
     task: str | None,

@@ -30,6 +30,7 @@ from pytest_manifest.cli import (
     signing,
     stack,
     status,
+    triage,
     watch,
     why,
 )
@@ -119,3 +120,4 @@ for _command in (
     app.command()(_command)
 app.add_typer(stack.app, name="stack")
 app.add_typer(ctl.app, name="ctl")
+app.add_typer(triage.app, name="triage")

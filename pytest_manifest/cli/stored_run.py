@@ -38,13 +38,13 @@ def runs_folder(given: Path | None) -> Path:
     """Return the folder of runs: the one given, else where pytest, started here, keeps them."""
     if given is not None:
         return given
-    root = _root()
+    root = root_folder()
     return root / (batch_setting(root, "manifest_dir") or ".manifest") / NAME
 
 
 def pytest_command() -> list[str]:
     """Return how pytest is started here with the settings by which runs are found."""
-    config = batch_settings(_root())[0]
+    config = batch_settings(root_folder())[0]
     if config is None or config.name != BATCH_INI:
         return ["pytest"]
     return ["pytest", "-c", os.path.relpath(config)]
@@ -52,7 +52,7 @@ def pytest_command() -> list[str]:
 
 def report_mode() -> int:
     """Return the mode of reports' files by pytest's configuration. Raises StackError."""
-    given = batch_setting(_root(), "manifest_report_mode")
+    given = batch_setting(root_folder(), "manifest_report_mode")
     mode = FILE_MODE if given is None else parsed_mode(given)
     if mode is None:
         raise StackError(f"manifest_report_mode = {given}: {MODE_HINT}")
@@ -64,7 +64,7 @@ def hide_secrets() -> None:
 
     Raises StackError where its configuration names no names.
     """
-    settings = batch_settings(_root())[1]
+    settings = batch_settings(root_folder())[1]
     names = settings.get("manifest_redact_names")
     words = names.replace(",", " ").split() if isinstance(names, str) else ()
     try:
@@ -83,19 +83,19 @@ def hide_secrets_of_newest(folder: Path) -> None:
 
 def pytest_setting(name: str) -> str | None:
     """Return a setting of pytest, started here, that is a text; None: it has none."""
-    return batch_setting(_root(), name)
+    return batch_setting(root_folder(), name)
 
 
 def put_root_on_path() -> None:
     """Have modules found where pytest, started here, finds them. Raises StackError where its
     configuration cannot be read."""
-    root = _root()
+    root = root_folder()
     put_on_path(root)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
 
 
-def _root() -> Path:
+def root_folder() -> Path:
     """Return pytest's root folder here: the nearest that has its configuration."""
     here = Path.cwd()
     roots = (place for place in (here, *here.parents) if batch_settings(place)[0] is not None)
@@ -169,7 +169,7 @@ class StoredRun:
         """
         if by_settings:
             hide_secrets()
-            ACCEPTANCE.now = Acceptance(read_dispositions(_root()))
+            ACCEPTANCE.now = Acceptance(read_dispositions(root_folder()))
         with Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
             ledger.check_types()

@@ -317,6 +317,8 @@ class SessionHooks:
 
         pytest has torn down the last fixture by then.
         """
+        from pytest_manifest.plugin.outcome import excuses_too_much
+
         state, runs = self._state, self._state.session_runs.runs
         state.session_runs.stop_everything()
         if state.session_runs.interrupts is not None:
@@ -335,6 +337,7 @@ class SessionHooks:
             state.report.lacks_artifacts
             or any(sent_only and run.error is not None for run in runs)
             or any(run.is_over_budget() for run in runs)
+            or any(excuses_too_much(run, self._config) for run in runs)
             # It has corrected a "passed" that its test may have shown.
             or any(
                 c.before == "passed" != c.verdict.verdict for run in runs for c in run.corrections

@@ -23,13 +23,13 @@ from pydantic_core import from_json
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, OF_VERDICT, Binding, binding_of, is_builtin
 from pytest_manifest.compat.pytest import change_texts
-from pytest_manifest.errors import LedgerError
+from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
 from pytest_manifest.plugin.session import ManifestSession, known_session, manifest_session
 from pytest_manifest.redaction.names import is_on
 from pytest_manifest.redaction.texts import redact, without_cut
 from pytest_manifest.schema import shown as hiding
-from pytest_manifest.schema.statuses import outcome
+from pytest_manifest.schema.statuses import BAD, outcome
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.text import many, short_path
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Tally
     from pytest_manifest.analysis.dispositions import Accepted
     from pytest_manifest.plugin.verdict_reader import VerdictReader
+    from pytest_manifest.run.run import Run
 
 
 FAILED_ONCE: Final = "manifest-failed-once"
@@ -213,6 +214,30 @@ def _text(
         tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
     where = f"{short_path(manifest.path, state.options.root)}:{manifest.line_of(entry)}"
     return explain(manifest[entry], recorded.receipt, recorded.verdict, lines, tree, where)
+
+
+def excuses_too_much(run: Run, config: pytest.Config) -> bool:
+    """Return whether a session whose tests are green is none, as its failures are accepted.
+
+    Entries were never sent by them, or a report that came after its test has made a failure another
+    one, which is not accepted.
+    """
+    from pytest_manifest.analysis.dispositions import ACCEPTANCE
+    from pytest_manifest.analysis.reading import read_some
+    from pytest_manifest.reporting.summary import summary_of
+
+    if ACCEPTANCE.now.is_empty:
+        return False
+    with suppress(ManifestToolError):
+        found = summary_of(run, config)
+        if not found.accepted:
+            return False
+        names = list(dict.fromkeys(one.verdict.entry for one in run.corrections))
+        with run.read() as ledger:
+            corrected = read_some(ledger, run.manifest, names)
+        held_back = found.statistics.verdicts.get("skipped", 0)
+        return bool(held_back) or any(one.outcome in BAD for one in corrected)
+    return True  # which of them are is not known
 
 
 def place_at_entry(item: pytest.Item, binding: Binding, report: pytest.TestReport) -> None:

@@ -40,6 +40,11 @@ def digest(secret: str) -> str:
     return HIDDEN + found.hexdigest()
 
 
+def unsalted(text: str) -> str:
+    """Return a text in which hidden values are hidden alike, whatever a session's salt was."""
+    return _MARKED.sub(HIDDEN, text)
+
+
 def is_marked(value: object) -> bool:
     """Return whether a value is what is shown instead of a secret."""
     return isinstance(value, str) and (value == HIDDEN or _MARKED.fullmatch(value) is not None)

@@ -15,6 +15,7 @@ ALLOWED = {
     "cli/init.py": "sources of the user's project, as shared as its others",
     "cli/main.py": "/dev/null",
     "cli/new.py": "the folder of a manifest, which is a source",
+    "cli/triage.py": "files of the project's repository, as shared as its others",
     "files.py": "where all others are made",
     "ledger/ledger.py": "touch() with mode 0600 in a private folder; SQLite opens it",
     "run/merge.py": "a ledger that SQLite has made in a private temporary folder",

@@ -90,6 +90,8 @@ def test_an_accepted_failure_is_an_xfail_with_its_reason_in_every_report(
     assert REASON in markdown
     assert digest(project).outcomes == {"passed": 1, "failed": 2}
     assert [one.bad for one in digest(project).tasks] == [0, 2]
+    (cause,) = digest(project).causes
+    assert (cause.error, cause.count) == ("ValueError", 2)
 
 
 def test_under_xdist_it_is_the_same(project: Project) -> None:
@@ -123,6 +125,26 @@ def test_one_whose_entries_pass_is_reported(project: Project) -> None:
     summary = json.loads((project.path / "r.json").read_text("utf-8"))
     assert said in summary["run"]["findings"]
     assert done.ret == pytest.ExitCode.TESTS_FAILED  # c
+
+
+@pytest.mark.parametrize("how", ["after", "canary"])
+def test_what_never_ran_is_not_accepted(project: Project, how: str) -> None:
+    """Else an accepted failure at the beginning would make a green session of an empty night."""
+    rows: list[dict[str, object]] = [
+        {"id": "b", "task": "jobs.fail", "kwargs": {"message": "b"}},
+        {"id": "later", "task": "jobs.double", "kwargs": {"n": 1}},
+    ]
+    if how == "after":
+        rows[1]["after"] = ["b"]
+    project.manifest("m.jsonl", rows)
+    accept(project, ("entry", "b"))
+    more = ["--manifest-canary=1"] if how == "canary" else []
+    done = project.run(*QUICK, *more)
+    done.assert_outcomes(xfailed=1, skipped=1)
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(
+        ["  1 entry held back in a run whose failures are accepted, so this session fails: *"]
+    )
 
 
 @LATER

@@ -21,6 +21,7 @@ from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.run_event import RunEvent
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.schema.summary import RunSummary
+from pytest_manifest.schema.triage import Triage
 from pytest_manifest.schema.why import EntryWhy
 from scripts import schemas
 from scripts.schemas import main
@@ -38,6 +39,7 @@ MODELS: dict[str, type[Document]] = {
     "runs-over-time": RunsOverTime,
     "run-status": RunStatus,
     "run-event": RunEvent,
+    "triage": Triage,
     "entry-why": EntryWhy,
     "command-answers": Answers,
     "baseline": Baseline,
