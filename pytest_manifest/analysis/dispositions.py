@@ -121,6 +121,14 @@ class Acceptance:
 
         return accepted
 
+    def begin(
+        self, dispositions: Sequence[Disposition] = (), today: date | None = None
+    ) -> Acceptance:
+        """Accept these from here on, and nothing else; return itself."""
+        self.dispositions, self.today = dispositions, today or self.today
+        self._baselines.clear()
+        return self
+
     def load_baseline(self, manifest: Path) -> None:
         """Accept what the approved baseline of a manifest had not passed.
 
@@ -158,11 +166,11 @@ class Acceptance:
         rows = [{**asdict(one), "until": str(one.until)} for one in self.dispositions]
         return json.dumps([rows, str(self.today)])
 
-    @classmethod
-    def from_json(cls, text: str) -> Acceptance:
+    def begin_by(self, text: str) -> Acceptance:
+        """Accept what another process has given as :meth:`as_json`; return itself."""
         rows, today = json.loads(text)
         made = [Disposition(**{**one, "until": date.fromisoformat(one["until"])}) for one in rows]
-        return cls(made, date.fromisoformat(today))
+        return self.begin(made, date.fromisoformat(today))
 
 
 ACCEPTANCE: Final = ProcessState(Acceptance)

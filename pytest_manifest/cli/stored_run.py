@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.analysis.dispositions import ACCEPTANCE, Acceptance, read_dispositions
+from pytest_manifest.analysis.dispositions import ACCEPTANCE, read_dispositions
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import LedgerError, ManifestError, PlanError, StackError
@@ -169,7 +169,7 @@ class StoredRun:
         """
         if by_settings:
             hide_secrets()
-            ACCEPTANCE.now = Acceptance(read_dispositions(root_folder()))
+            ACCEPTANCE.now.begin(read_dispositions(root_folder()))
         with Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
             ledger.check_types()

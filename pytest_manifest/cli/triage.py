@@ -275,7 +275,7 @@ def approve(
 ) -> None:
     """Approve a run as the baseline of its manifest, for --manifest-gate=no-new."""
     stored = StoredRun.named(run, folder)
-    ACCEPTANCE.now = Acceptance()  # what it passed is what it passed
+    ACCEPTANCE.now.begin()  # what it passed is what it passed
     with stored.read() as ledger:
         if ledger.info.status != "finished":
             raise PlanError(f"run {stored.info.run} has not finished; approve one that has")

@@ -145,11 +145,12 @@ def _accept(config: pytest.Config, options: Options) -> None:
     is_there = options.may_dispatch and (options.root / "dispositions.toml").exists()
     if config.getoption("runxfail", False) or not (given or (given is None and is_there)):
         return
-    from pytest_manifest.analysis.dispositions import ACCEPTANCE, Acceptance, read_dispositions
+    from pytest_manifest.analysis.dispositions import ACCEPTANCE, read_dispositions
 
+    now = ACCEPTANCE.now
     with user_errors():
-        read = Acceptance.from_json(given) if given else Acceptance(read_dispositions(options.root))
-    ACCEPTANCE.now, config.stash[ACCEPTED_KEY] = read, read.as_json()
+        read = now.begin_by(given) if given else now.begin(read_dispositions(options.root))
+    config.stash[ACCEPTED_KEY] = read.as_json()
 
 
 def manifest_session(config: pytest.Config) -> ManifestSession:

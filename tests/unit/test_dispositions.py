@@ -172,7 +172,7 @@ def test_one_that_holds_goes_before_one_that_is_over() -> None:
 
 def test_other_processes_of_a_session_accept_the_same() -> None:
     made = Acceptance([known(entry="a", cause="b", issue="c")], TODAY)
-    again = Acceptance.from_json(made.as_json())
+    again = Acceptance().begin_by(made.as_json())
     assert (again.dispositions, again.today) == (made.dispositions, made.today)
 
 
