@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from pytest_manifest.schema import fields, summary
+from pytest_manifest.schema.triage import Triage
 
 
 class InitAnswer(fields.Document):
@@ -216,6 +217,30 @@ class CtlAnswer(fields.Document):
     """What the run answers."""
     data: fields.JsonObject
     """The entries or limits that it is about."""
+
+
+class TriageAccepted(fields.Document):
+    """The failures that were accepted."""
+
+    file: fields.Text
+    """The file that they were added to."""
+    entries: list[fields.Name]
+    """The entries that are open by them."""
+    text: fields.Text
+    """The text that was added."""
+
+
+class TriageApproved(fields.Document):
+    """The run that was approved."""
+
+    run: fields.Name
+    """Its id."""
+    file: fields.Text
+    """The baseline that was written."""
+    passed: fields.Count
+    """How many entries it had passed."""
+    not_passed: fields.Count
+    """How many it had not."""
 
 
 class CheckViolation(fields.Document):
@@ -438,6 +463,8 @@ class Answers(fields.Document):
     """``manifest prune``."""
     ctl: CtlAnswer | None = None
     """``manifest ctl RUN`` with any action."""
+    triage: Triage | TriageAccepted | TriageApproved | CtlAnswer | None = None
+    """``manifest triage``, ``accept``, ``approve`` and ``requeue``."""
     check: CheckAnswer | None = None
     """``manifest check``."""
     export: ExportAnswer | None = None

@@ -20,7 +20,7 @@ OWN: Final = {
     "history": "runs-over-time",
 }
 """Commands whose document is a format of its own, and the name of its schema."""
-TO_BE_DESCRIBED: Final = frozenset({"triage"})
+TO_BE_DESCRIBED: Final = frozenset[str]()
 """Commands that may come without a schema yet."""
 GROUPS: Final = ("stack",)
 """Groups whose commands print documents of their own; those of others print one."""
