@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 295,
-    "lines of code of the package": 48_491,
-    "options": 36,
-    "options and settings": 60,
-    "words of the documents": 65_004,
-    "lines of the tests": 125_200,
+    "modules of the package": 301,
+    "lines of code of the package": 49_365,
+    "options": 37,
+    "options and settings": 61,
+    "words of the documents": 65_946,
+    "lines of the tests": 125_995,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
