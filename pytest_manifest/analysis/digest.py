@@ -341,9 +341,10 @@ def read_digest(path: Path) -> RunDigest | None:
 def without_parts(digests: Iterable[RunDigest]) -> list[RunDigest]:
     """Return digests, oldest first, each job counted once.
 
-    Parts of a merged run are left out, and of two that share parts the older one.
+    Parts of a merged run are left out, and of two that share parts the older one. Numbers decide
+    between runs of one moment alone: digests may have been gathered from several folders.
     """
-    ordered = sorted(digests, key=lambda one: (one.number, one.created_at, bool(one.merged)))
+    ordered = sorted(digests, key=lambda one: (one.created_at, one.number, bool(one.merged)))
     merged: set[str] = set()
     counted: list[RunDigest] = []
     for one in reversed(ordered):

@@ -121,7 +121,7 @@ class RunDigest(fields.Document):
     run: fields.Name
     """The run's id."""
     number: fields.Count = 0
-    """Its number among the runs of its folder, by which they are ordered."""
+    """Its number among the runs of its folder, which orders those of one moment."""
     manifest: fields.Text
     """The manifest's file."""
     manifest_sha256: fields.Sha256

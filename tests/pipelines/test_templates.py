@@ -218,11 +218,15 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         assert numbers(folder / "report.xml") == {"tests": ENTRIES, "failures": 1, "errors": 0}
         assert ran(workers.folder) == [0, 1, 3]
         (workers.folder / "broken-2").unlink()
-        resumed, folder = github.run("judge", {"inputs.what": "resume"}, tools=gh)
+        assert "1 entry is red since run 1" in (folder / "history.html").read_text("utf-8")
+        by_hand = {"inputs.what": "resume", "github.run_id": "8"}
+        resumed, folder = github.run("judge", by_hand, tools=gh)
         assert not resumed.failed, explain(resumed)
         assert numbers(folder / "report.xml") == {"tests": ENTRIES, "failures": 0, "errors": 0}
         assert ran(workers.folder) == [0, 1, 2, 3]
-        late, _ = github.run("judge", morning, tools=gh | {"date": A_DAY_LATER})
+        assert list((folder / "history").glob("*.digest.json"))
+        later = morning | {"github.run_id": "9"}
+        late, _ = github.run("judge", later, tools=gh | {"date": A_DAY_LATER})
         refused = [one.name for one in late.done if one.failed]
         assert refused == ["Was it sent this night?"], explain(late)
         assert "Judge" not in {one.name for one in late.done}
