@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 49_365,
     "options": 37,
     "options and settings": 61,
-    "words of the documents": 65_946,
-    "lines of the tests": 125_995,
+    "words of the documents": 65_952,
+    "lines of the tests": 125_999,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
