@@ -71,10 +71,7 @@ JUDGES = (
     Judge(
         "verdict/judging.py",
         "S4, S5",
-        _unit(
-            *("audits", "merge_judged", "run_weighing", "costs", "excuses", "run_trees"),
-            *("exported_trees", "reuse", "judging"),
-        ),
+        _unit("judging", "costs", "excuses"),
     ),
     Judge(
         "run/resume.py",

@@ -216,6 +216,7 @@ def test_costs_are_read_some_entries_at_a_time(book: Book, monkeypatch: pytest.M
     monkeypatch.setattr(judging, "BATCH", 2)
     monkeypatch.setattr(Jobs, "of_entries", watched)
     costs = Costs(book.ledger, book.manifest)
+    assert costs.reported is False
     assert costs.total() == 0
     assert costs.of(book.task_id(NONE)) == 0
     assert read == [(["a", "b"], False), (["c"], False), (["c"], False)]

@@ -14,9 +14,12 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.ledger.verdicts import StoredReason
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.schema.facts import Reused
+from pytest_manifest.schema.facts import Ended, Reused, Spawn
 from pytest_manifest.schema.receipts import Reuse
+from pytest_manifest.schema.run_facts import JobFacts, RunOver
+from pytest_manifest.signing import generate
 from pytest_manifest.verdict import judging as module
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.judge import Judgement, Rules
@@ -42,6 +45,7 @@ from tests.unit.judge_world import (
     closed,
     ended,
     of_root,
+    planned,
     play,
     resent,
     run_over,
@@ -51,6 +55,7 @@ from tests.unit.judge_world import (
     started,
 )
 from tests.unit.ledger_support import receipt
+from tests.unit.shards_support import Shards
 from tests.unit.written_worlds import written
 
 ENTRY = an_entry(idempotent=True, retries=9, expect={"descendants": "finished"})
@@ -102,14 +107,25 @@ def newest_seq(ledger: Ledger, entry: Entry) -> int:
     return max(seqs)
 
 
-def test_an_entry_is_judged_by_what_was_known_at_each_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        TRIES,
+        [sent(), started(), ended(children=1), spawned("c1"), ended()],
+        [sent(), started(), ended("failed"), planned("retry")],
+    ],
+    ids=["two tries", "a task that is reported late", "a try that is not sent yet"],
+)
+def test_an_entry_is_judged_by_what_was_known_at_each_moment(
+    steps: Sequence[Step], tmp_path: Path
+) -> None:
     """Of each attempt, each task that it started and the run; nothing at all, and it is as now."""
     then: dict[int, Judgement] = {}
-    for number in range(1, len(TRIES) + 1):
-        with kept(TRIES[:number], tmp_path / str(number)) as (ledger, entry):
+    for number in range(1, len(steps) + 1):
+        with kept(steps[:number], tmp_path / str(number)) as (ledger, entry):
             then[newest_seq(ledger, entry)] = Judging(ledger).of(entry).judgement
             whole = ledger.path
-    assert len({(one.status, one.code) for one in then.values()}) > 3
+    assert len({(one.status, one.code, one.attempt) for one in then.values()}) > 2
     with Ledger.open(whole) as ledger:
         judging = Judging(ledger)
         judged = judging.of(entry)
@@ -140,6 +156,12 @@ def test_a_tree_that_is_known_is_that_of_the_last_attempt(
         found = judging.judge(entry, loaded, tree=tree).judgement
     assert found == whole.judgement
     assert found.goes_on == whole.judgement.goes_on
+
+
+def test_a_tree_is_whole_where_all_that_its_root_counts_is_known(tmp_path: Path) -> None:
+    steps = [sent(), started(), spawned("c1"), started("y1"), ended("succeeded", "y1")]
+    with kept([*steps, of_root(), ended(children=1)], tmp_path) as (ledger, entry):
+        assert Judging(ledger).of(entry).judgement.status == "passed"
 
 
 def test_nothing_is_awaited_of_what_was_never_sent(tmp_path: Path) -> None:
@@ -186,10 +208,53 @@ def test_attempts_of_a_run_of_which_a_ledger_has_nothing_are_judged_by_its_own(
     tmp_path: Path,
 ) -> None:
     """As those of receipts that another run had reused."""
-    with kept([sent(), started(), run_over()], tmp_path) as (ledger, entry):
+    with kept([sent(), started(), ended()], tmp_path) as (ledger, entry):
         [one] = ledger.jobs.of_entry(entry.id)
         others = LoadedAttempt(replace(one.own, job=replace(one.own.job, run="elsewhere")))
-        assert Judging(ledger).judge(entry, [others]).judgement.code == "run_deadline"
+        assert Judging(ledger).judge(entry, [others]).judgement.status == "passed"
+
+
+def test_a_task_of_a_reused_job_is_of_the_attempt_that_was_sent(tmp_path: Path) -> None:
+    """Its reports name that one."""
+    steps = [sent(), started(), spawned("c1"), started("y1"), ended("succeeded", "y1")]
+    with kept(steps, tmp_path) as (ledger, entry):
+        [one] = ledger.jobs.of_entry(entry.id)
+        origin = Reused(run=RUN, entry="e1", attempt=1, by=RUN, at=BEGAN)
+        root = replace(one.own.job, number=0, reused=origin)
+        [child] = one.descendants
+        taken = replace(child, job=replace(child.job, number=0))
+        assert Judging(ledger).descendant(entry, root, taken).finding.status == "passed"
+
+
+def test_a_task_that_a_job_started_is_judged_by_the_facts_of_its_shard(tmp_path: Path) -> None:
+    """So is a job that another run had sent, by those of the shard that has reused it."""
+    shards = Shards(tmp_path)
+    with Ledger.open(shards.add(limits={"t": 1.0}), write=True) as ledger:
+        ledger.facts.append([(None, RunOver(**stamp(), why="deadline", limit=9.0))])
+    shards.add(limits={"t": 100.0})
+    with Ledger.open(shards.merged()) as ledger:
+        judging, merged = Judging(ledger), ledger.info.read().run
+        found = []
+        for row in ledger.attempts.all():
+            entry = shards.manifest[row.entry]
+            [one] = ledger.jobs.of_entry(row.entry)
+            begun = tuple(fact for fact in one.own.facts if not isinstance(fact, Ended))
+            root = one.own.job
+            spawn = Spawn(root=root.task_id, parent=root.task_id, task="t", how="call")
+            child = JobFacts(replace(root, task_id="c", spawn=spawn), begun)
+            origin = Reused(run=root.run, entry=entry.id, attempt=1, by=root.run, at=root.at)
+            taken = replace(one.own, job=replace(root, run=merged, reused=origin))
+            judged = judging.of(entry)
+            assert judging.as_of(judged, 1 << 62) == judged
+            found += [
+                judging.descendant(entry, root, child).finding.reason.code,
+                judging.judge(entry, [LoadedAttempt(JobFacts(root, begun))]).judgement.code,
+                judging.judge(entry, [LoadedAttempt(taken)]).judgement.status,
+            ]
+    assert found == [
+        *("run_deadline", "run_deadline", "timed_out"),
+        *("problem", "problem", "passed"),
+    ]
 
 
 # Keys
@@ -201,6 +266,14 @@ def test_keys_that_cannot_be_read_are_named_by_where_they_stand(tmp_path: Path) 
         ledger.info.set_meta(RECEIPT_KEYS, "none")
         with pytest.raises(ManifestToolError, match=f"^{RECEIPT_KEYS}"):
             signatures_of(ledger)
+
+
+def test_ends_are_checked_by_the_present_keys_where_that_is_asked_for(tmp_path: Path) -> None:
+    """As what a run has believed stays believed."""
+    with kept([sent(), started(), ended()], tmp_path) as (ledger, entry):
+        ledger.info.set_meta(RECEIPT_KEYS, generate()[1])
+        assert Judging(ledger).of(entry).judgement.status == "passed"
+        assert Judging(ledger, by_present_keys=True).of(entry).judgement.status != "passed"
 
 
 # What is recorded
@@ -298,6 +371,8 @@ def test_a_job_without_a_receipt_has_none_that_counts(tmp_path: Path) -> None:
             ("x2", 1),
             id="the last one where none is of the job",
         ),
+        pytest.param([("x1", {"task_id": "other"})], [], ("x1", 1), id="the only one"),
+        pytest.param([("x1", {"state": "revoked"})], [], ("x1", 1), id="it was taken back"),
     ],
 )
 def test_the_receipt_that_counts_is_of_the_job_and_knows_its_starts(

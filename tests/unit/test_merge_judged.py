@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.run import audit
 from pytest_manifest.run.fact_log import stamp
-from pytest_manifest.schema.facts import Ended, Reused, Spawn
-from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunOver, SetBack, StoreFact
+from pytest_manifest.schema.run_facts import RunFact, SetBack, StoreFact
 from pytest_manifest.verdict.judging import Judging
 from tests.unit.ledger_support import verdict
 from tests.unit.shards_support import Shards
@@ -88,35 +86,6 @@ def test_what_a_run_was_sent_by_is_its_own(tmp_path: Path) -> None:
     assert of_both[0] == of_both[1]
     assert [one.is_private for one in found] == [True, False]
     assert all(one.first_start is not None for one in found)
-
-
-def test_a_task_that_a_job_started_is_judged_by_the_facts_of_its_shard(tmp_path: Path) -> None:
-    """So is a job that another run had sent, by those of the shard that has reused it."""
-    shards = Shards(tmp_path)
-    with Ledger.open(shards.add(limits={"t": 1.0}), write=True) as ledger:
-        ledger.facts.append([(None, RunOver(**stamp(), why="deadline", limit=9.0))])
-    shards.add(limits={"t": 100.0})
-    with Ledger.open(shards.merged()) as ledger:
-        judging, merged = Judging(ledger), ledger.info.read().run
-        found = []
-        for row in ledger.attempts.all():
-            entry = shards.manifest[row.entry]
-            [one] = ledger.jobs.of_entry(row.entry)
-            begun = tuple(fact for fact in one.own.facts if not isinstance(fact, Ended))
-            root = one.own.job
-            spawn = Spawn(root=root.task_id, parent=root.task_id, task="t", how="call")
-            child = JobFacts(replace(root, task_id="c", spawn=spawn), begun)
-            origin = Reused(run=root.run, entry=entry.id, attempt=1, by=root.run, at=root.at)
-            taken = replace(one.own, job=replace(root, run=merged, reused=origin))
-            found += [
-                judging.descendant(entry, root, child).finding.reason.code,
-                judging.judge(entry, [LoadedAttempt(JobFacts(root, begun))]).judgement.code,
-                judging.judge(entry, [LoadedAttempt(taken)]).judgement.status,
-            ]
-    assert found == [
-        *("run_deadline", "run_deadline", "timed_out"),
-        *("problem", "problem", "passed"),
-    ]
 
 
 def test_several_processes_find_what_one_does(
