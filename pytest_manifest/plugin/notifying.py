@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pytest_manifest.redaction.texts import register
+from pytest_manifest.redaction.texts import hide, passwords_of
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.options import Options
@@ -42,31 +42,50 @@ class Told(NamedTuple):
     url: str
 
 
-def receivers(options: Options, environment: Mapping[str, str]) -> tuple[list[Told], list[str]]:
+def receivers(
+    addresses: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> tuple[list[Told], list[str]]:
     """Return who is to be told, and of each other one in a sentence why not.
+
+    ``addresses``: as they were written, by their kinds.
 
     Raises pytest.UsageError where what sends to them is not installed.
     """
-    found, lacking = [], []
-    for kind in ("notify", "webhook", "ping"):
-        addresses: tuple[str, ...] = getattr(options, kind)
-        if addresses and kind != "ping":
+    found: list[Told] = []
+    lacking: list[str] = []
+    for kind, texts in addresses.items():
+        if texts and kind != "ping":
             _require(kind)
-        for text in addresses:
-            names = [one or other for one, other in _VARIABLE.findall(text)]
-            names += [SECRET] if kind == "webhook" else []
-            missing = next((name for name in names if not environment.get(name)), None)
-            name = _shown(text, kind)
-            if missing is not None:
-                lacking.append(f"{name} is not notified: {missing} is not set")
-                continue
-            url = _VARIABLE.sub(lambda one: environment[one[1] or one[2]], text)
-            register(url)
-            if kind != "notify" and urlsplit(url).scheme not in ("http", "https"):
-                lacking.append(f"{name} is not notified: it is no address of http or https")
-                continue
-            found.append(Told(name, kind, url))
+        for text in texts:
+            try:
+                one = _receiver(kind, text, environment)
+            except ValueError as error:  # as of brackets that are not closed
+                one = f"{kind}: an address cannot be read ({error})"
+            if isinstance(one, str):
+                lacking.append(one)
+            else:
+                found.append(one)
     return found, lacking
+
+
+def _receiver(kind: str, text: str, environment: Mapping[str, str]) -> Told | str:
+    """Return who is to be told by an address as it was written, else why nobody is.
+
+    Raises ValueError for what is no address. It is hidden here, and kept nowhere: whoever has a
+    token can tell as we do.
+    """
+    given = [one or other for one, other in _VARIABLE.findall(text)]
+    names = [*given, SECRET] if kind == "webhook" else given
+    missing = next((name for name in names if not environment.get(name)), None)
+    name = _shown(text, kind)
+    if missing is not None:
+        return f"{name} is not notified: {missing} is not set"
+    url = _VARIABLE.sub(lambda one: environment[one[1] or one[2]], text)
+    for secret in (url, *passwords_of(url), *(environment[one] for one in given)):
+        hide(secret)
+    if kind != "notify" and urlsplit(url).scheme not in ("http", "https"):
+        return f"{name} is not notified: it is no address of http or https"
+    return Told(name, kind, url)
 
 
 def _require(kind: str) -> None:
@@ -82,6 +101,7 @@ def _shown(text: str, kind: str) -> str:
     """Return what is shown of an address as it was written: of a chat's the host is a secret."""
     parts = urlsplit(_VARIABLE.sub("", text))
     host = parts.hostname if parts.scheme and kind != "notify" else None
+    host = f"{host}:{parts.port}" if host and parts.port else host
     return f"{kind} {parts.scheme}://{host or '...'}" if parts.scheme else f"{kind} {text}"
 
 
@@ -93,7 +113,8 @@ class Notifications:
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self._config = config
-        self._told, self._lacking = receivers(options, os.environ)
+        addresses = {"notify": options.notify, "webhook": options.webhook, "ping": options.ping}
+        self._told, self._lacking = receivers(addresses, os.environ)
         self._sends_only = options.dispatch_only
         self._process: subprocess.Popen[bytes] | None = None
         if self._told:

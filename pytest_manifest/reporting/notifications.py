@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Final
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import TypeAdapter
 
@@ -67,8 +68,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
     """Post a body to an http(s) address. Raises NotToldError where that does not answer 2xx."""
-    request = urllib.request.Request(url, body, dict(headers), method="POST")  # noqa: S310 - see values.web_addresses
     try:
+        request = _request(url, body, headers)
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TRY_SECONDS):
             return
     except HTTPError as error:
@@ -83,6 +84,18 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
             raise NotToldError(f"it gave no answer within {TRY_SECONDS:g} s") from error
         known = os.strerror(why.errno or 0) if isinstance(why, OSError) else type(why).__name__
         raise NotToldError(f"it cannot be reached: {known}") from error
+
+
+def _request(url: str, body: bytes, headers: Mapping[str, str]) -> urllib.request.Request:
+    """Return a POST; who is named before the host, as in user:password@host, goes as Basic."""
+    parts = urlsplit(url)
+    who, named, host = parts.netloc.rpartition("@")
+    given = dict(headers)
+    if named:
+        user, _, password = map(unquote, who.partition(":"))
+        given["authorization"] = f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+    address = parts._replace(netloc=host).geturl()
+    return urllib.request.Request(address, body, given, method="POST")  # noqa: S310 - see values.web_addresses
 
 
 def webhook(url: str, secret: str) -> Callable[[RunEvent], None]:

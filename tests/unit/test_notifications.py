@@ -9,6 +9,9 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from pytest_manifest.plugin.notifying import SECRET as SECRET_NAME
+from pytest_manifest.plugin.notifying import receivers
+from pytest_manifest.redaction.texts import redact, registered_secrets
 from pytest_manifest.reporting import notifications
 from pytest_manifest.reporting.notifications import NotToldError, Target, chat, ping, webhook
 from pytest_manifest.schema.run_event import EventCause, RunEvent
@@ -74,6 +77,37 @@ def test_a_ping_is_an_address_and_its_ending(ending: str) -> None:
     with receiver() as server:
         ping(f"{server.address}/4711-uuid/?rid=1")(ending)
         assert [one.path for one in server.posts] == [f"/4711-uuid{ending}?rid=1"]
+
+
+def test_a_user_and_a_password_go_as_basic_credentials() -> None:
+    with receiver() as server:
+        ping(f"http://ann:a%40b@{server.host}/4711")("/start")
+        (post,) = server.posts
+    assert post.path == "/4711/start"
+    assert base64.b64decode(post.headers["authorization"].removeprefix("Basic ")) == b"ann:a@b"
+
+
+def test_an_address_is_hidden_and_kept_nowhere() -> None:
+    """Also what a variable stands for: whoever reads a ledger could tell as we do."""
+    given = {"TOKEN": "swordfish-4711", SECRET_NAME: "whsec_1"}
+    webhooks = ["https://ann:trout-fly@box:81/${TOKEN}"]
+    found, lacking = receivers({"notify": ["json://box/$TOKEN"], "webhook": webhooks}, given)
+    assert lacking == []
+    assert [one.name for one in found] == ["notify json://...", "webhook https://box:81"]
+    assert found[1].url == "https://ann:trout-fly@box:81/swordfish-4711"
+    said = redact(f"{found[0].url} swordfish-4711 trout-fly")
+    assert "swordfish" not in said
+    assert "trout-fly" not in said
+    assert not [one for one in registered_secrets() if "swordfish" in one or "trout" in one]
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://box:99999/x", "https://$BAD/x"])
+def test_an_address_that_cannot_be_read_is_said(address: str) -> None:
+    """It ends no batch."""
+    found, lacking = receivers({"ping": [address, "http://box/y"]}, {"BAD": "[::1"})
+    assert [one.url for one in found] == ["http://box/y"]
+    (why,) = lacking
+    assert why.startswith("ping: an address cannot be read (")
 
 
 def test_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
