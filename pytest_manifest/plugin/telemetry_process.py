@@ -20,7 +20,7 @@ SENDER: Final = (
     "from pytest_manifest.cli.telemetry import follow_for_pytest; follow_for_pytest()"
 )
 """Runs without the working folder on the path: a module of the project must not shadow another."""
-LAST_SECONDS: Final = 10.0
+LAST_SECONDS: Final = 20.0
 """Seconds that pytest waits at its end for what is still to be sent; then the process goes on."""
 
 
@@ -84,6 +84,6 @@ class Telemetry:
         process.stdout.close()
         if not ready:
             process.returncode = 0  # nobody waits for it any more: it ends by itself, soon
-            return "the collector is slow; what is left is sent without pytest"
+            return f"not all was sent within {LAST_SECONDS:g} s; the rest is sent without pytest"
         process.wait(LAST_SECONDS)
         return str(json.loads(answer)["error"]) if answer else "the process that sends has failed"

@@ -136,4 +136,6 @@ def test_a_collector_that_fails_is_nothing_to_the_run(
         result = project.run("--manifest=m.jsonl", memory, *endpoint)
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines([f"manifest_otlp: {collector.endpoint}: * were not taken (*"])
+    (line,) = [one for one in result.outlines if one.startswith("manifest_otlp: ")]
+    # On a busy machine the process that sends may have just begun by then.
+    assert "were not taken (" in line or "the rest is sent without pytest" in line
