@@ -42,6 +42,7 @@ _DOUBTFUL: Final = re.compile(
 )
 """What one version of YAML or another takes for a number, and JSON does not."""
 _BARE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_TOO_DEEP: Final = f"it is nested deeper than {MAX_DEPTH} levels; flatten it"
 _UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
@@ -87,12 +88,33 @@ def _converted(name: str, _stamp: tuple[int, int, int]) -> tuple[bytes, tuple[in
         mark, what = error.problem_mark, error.problem or error.context or "it cannot be read"
         line = 0 if mark is None else mark.line + 1
         raise file_error(path, f"bad YAML: {what}; correct it there", line) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
+    except RecursionError:
+        raise file_error(path, _TOO_DEEP, _first_too_deep(text)) from None
+    except (yaml.YAMLError, ValueError) as error:
+        said = str(error).splitlines()[0]
         raise file_error(path, f"bad YAML: {said}; correct it") from error
     rows = _Reading(path, text).rows(node)
-    lines = "".join(json.dumps(value, ensure_ascii=False) + "\n" for _, value in rows)
-    return lines.encode("utf-8", "surrogatepass"), tuple(line for line, _ in rows)
+    return b"".join(_json_line(value) for _, value in rows), tuple(line for line, _ in rows)
+
+
+def _json_line(value: JsonValue) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # halves of surrogate pairs, escaped: two of them are a character
+        return json.dumps(value).encode() + b"\n"
+
+
+def _first_too_deep(text: str) -> int:
+    """Return the first line with a value that is nested too deeply."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, yaml.BaseLoader):  # does not recurse, as composing does
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH and event.start_mark is not None:
+            return int(event.start_mark.line) + 1
+    return 0
 
 
 class _Reading:
@@ -135,9 +157,7 @@ class _Reading:
         text = node.value if isinstance(node, yaml.ScalarNode) else ""
         self._left -= 1 + len(text)
         if depth > MAX_DEPTH:
-            self._faults.add(
-                _line(node), f"it is nested deeper than {MAX_DEPTH} levels; flatten it"
-            )
+            self._faults.add(_line(node), _TOO_DEEP)
             raise self._faults.error()
         if self._left < 0:
             said = f"its aliases make more than {LARGEST:,} characters of it; write it out"

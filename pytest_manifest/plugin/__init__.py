@@ -110,10 +110,11 @@ def _hook_up(config: pytest.Config, state: ManifestSession) -> SessionHooks | No
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFile | None:
     # Only files that the command line names; others are the user's data, and those in YAML may be
-    # the tests of another plugin.
+    # the tests of another plugin, unless a node id of ours stands there.
     if file_path.suffix in (".yaml", ".yml"):
-        state = known_session(parent.config)
-        if state is None or file_path.resolve() not in state.manifests.files:
+        state, path = known_session(parent.config), file_path.resolve()
+        is_given = state is not None and path in state.manifests.files
+        if not is_given and path not in map(Path.resolve, _named_manifests(parent.config).values()):
             return None
     elif file_path.suffix != ".jsonl" or not parent.session.isinitpath(file_path):
         return None
@@ -172,10 +173,23 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
     if state is not None and state.options.active:
         return []
-    names = {arg.partition("::")[0] for arg in config.args if ".jsonl" in arg}
     does = "would be sent" if getattr(config.option, "collectonly", False) else "are sent"
     return [
         f"manifest: {name} is a manifest: its jobs {does}, as with --manifest={name}"
-        for name in sorted(names)
-        if name.endswith(".jsonl") and (config.invocation_params.dir / name).is_file()
+        for name, path in sorted(_named_manifests(config).items())
+        if path.is_file()
     ]
+
+
+def _named_manifests(config: pytest.Config) -> dict[str, Path]:
+    """Return the manifests that the command line names among its paths, by those names.
+
+    One in YAML only by a node id of an entry: ``FILE.yaml::entry[ID]``.
+    """
+    found: dict[str, Path] = {}
+    for arg in config.args:
+        name, _, node = arg.partition("::")
+        is_ours = name.endswith((".yaml", ".yml")) and node.partition("[")[0] == "entry"
+        if is_ours or name.endswith(".jsonl"):
+            found[name] = config.invocation_params.dir / name
+    return found

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import DispatchError, LedgerError
@@ -147,13 +148,26 @@ def run_to_resume(options: Options, manifest: Manifest) -> EarlierRun:
             f"run {run.info.run} is going on in another pytest; wait until that has ended"
         )
     if not run.is_of(manifest):
-        kept = RunFiles(run.path).manifest(run.info.sha256).name
         raise LedgerError(
             f"{short_path(manifest.path, options.root)}: was changed since run {run.info.run}; "
-            f"restore it from {kept}, beside the ledger, or begin a new run with "
+            f"{_as_it_was(run, manifest)}, or begin a new run with "
             f"--manifest-reuse={run.info.run}"
         )
     return run
+
+
+def _as_it_was(run: EarlierRun, manifest: Manifest) -> str:
+    """Return how to have a manifest as it was when its run was made.
+
+    What is kept of one in YAML is the JSON lines that it stood for: they have its digest, and are
+    no YAML.
+    """
+    from pytest_manifest.manifest.yaml_file import is_yaml
+
+    kept = RunFiles(run.path).manifest(run.info.sha256)
+    if is_yaml(manifest.path):
+        return f"give it as it was, by --manifest={quote(short_path(kept, Path.cwd()))}"
+    return f"restore it from {kept.name}, beside the ledger"
 
 
 def _unmerged(options: Options, manifest: Manifest) -> EarlierRun:
@@ -361,7 +375,7 @@ def guard_against_repetition(
         )
     every = _overlapping_runs(options, manifest)
     for run in every:
-        _refuse_unfinished(run, name, is_edited=not run.is_of(manifest))
+        _refuse_unfinished(run, name, manifest)
     if every and not every[-1].is_of(manifest):
         _refuse_left_work(every[-1], manifest, entries, name)
     earlier = [(run, sent(run.path)) for run in every if run.is_of(manifest)]
@@ -383,7 +397,7 @@ def guard_against_repetition(
         )
 
 
-def _refuse_unfinished(run: EarlierRun, name: str, *, is_edited: bool) -> None:
+def _refuse_unfinished(run: EarlierRun, name: str, manifest: Manifest) -> None:
     """Raise DispatchError where jobs of an earlier run may still be queued or running."""
     if run.status != "finished" and run.is_going_on:
         raise DispatchError(
@@ -393,11 +407,10 @@ def _refuse_unfinished(run: EarlierRun, name: str, *, is_edited: bool) -> None:
     outlives = not run.info.is_private and run.status in ("running", "detached")
     if not (outlives or run.stack_data) or not sent(run.path):
         return
-    if is_edited:
-        kept = RunFiles(run.path).manifest(run.info.sha256).name
+    if not run.is_of(manifest):
         raise DispatchError(
             f"{name}: was changed under run {run.info.run}, whose jobs may still be queued or "
-            f"running; restore it from {kept} and add --manifest-resume, or insist with "
+            f"running; {_as_it_was(run, manifest)}, and add --manifest-resume, or insist with "
             "--manifest-rerun"
         )
     attach = "attach to it with --manifest-audit=wait, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.plugin.conftest import Project
@@ -36,3 +38,36 @@ def test_a_manifest_in_yaml_is_run_and_audited(project: Project) -> None:
     assert project.ran() == {"one": 2, "two": 1}
     # Alone it may be a file of another plugin's.
     assert project.run("m.yaml").ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_a_node_id_of_yaml_is_found_alone(project: Project) -> None:
+    """As one of JSON lines is, and said to be sent; the file alone is not ours, nor another id."""
+    project.write("more/m.yaml", MANIFEST)
+    one = project.run("more/m.yaml::entry[one]", "--manifest-rerun")
+    one.assert_outcomes(passed=1)
+    one.stdout.fnmatch_lines(["manifest: more/m.yaml is a manifest: its jobs are sent, as with *"])
+    assert project.ran() == {"one": 1}
+    for other in ("more/m.yaml", "more/m.yaml::one"):
+        assert project.run(other).ret == pytest.ExitCode.USAGE_ERROR
+    assert project.ran() == {"one": 1}
+
+
+@pytest.mark.usefixtures("in_memory")
+def test_a_changed_manifest_in_yaml_goes_on_as_it_was(project: Project) -> None:
+    """By the advice of the refusal, also where it has a header, and not all of it was sent."""
+    indented = MANIFEST.replace("# each night\n", "").replace("\n", "\n  ")
+    was = f"manifest: 1\nentries:\n  {indented}"
+    path = project.write("m.yaml", was)
+    project.run("--manifest=m.yaml", "-k", "one").assert_outcomes(passed=1, deselected=1)
+    path.write_text(was.replace("n: 5", "n: 4"), "utf-8")
+    refused = project.run("--manifest=m.yaml", "--manifest-resume")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    said = re.search(
+        r"was changed since run .*; give it as it was, by (\S+), or", str(refused.stderr)
+    )
+    assert said is not None
+    resumed = project.run(said[1], "--manifest-resume")
+    resumed.assert_outcomes(passed=1, failed=1)  # two makes no 5
+    assert project.ran() == {"one": 1, "two": 1}
+    assert len(project.ledgers()) == 1

@@ -169,8 +169,16 @@ def test_no_object_is_made_and_nothing_grows_without_bound(tmp_path: Path) -> No
     assert "its aliases make more than" in said
     (said,) = faults_of(tmp_path / "m.yaml", "- &a\n  id: a\n  meta: *a\n")
     assert "it is nested deeper than" in said
-    (said,) = faults_of(tmp_path / "m.yaml", "[" * 5000)
-    assert "bad YAML" in said
+    for text in ("[" * 5000, f"x: {'[' * 5000}{']' * 5000}", "{a: " * 5000):
+        (said,) = faults_of(tmp_path / "m.yaml", f"- id: a\n  args:\n   - {text}\n")
+        assert said == "3: it is nested deeper than 100 levels; flatten it"
+
+
+def test_half_of_a_surrogate_pair_is_said_as_in_json_lines(tmp_path: Path) -> None:
+    """The file is UTF-8; two halves are a character, as there."""
+    (said,) = faults_of(tmp_path / "m.yaml", '\n- id: a\n  task: t\n  args: ["\\ud800"]\n')
+    assert said.startswith("2: 'args' holds half of a surrogate pair at [0]")
+    assert value_of(tmp_path / "m.yaml", '"\\ud83d\\ude00"') == "\U0001f600"
 
 
 def test_without_the_library_the_extra_is_named(
