@@ -161,21 +161,6 @@ class ShownFacts(fields.Document):
     """How many of them are here."""
 
 
-class ShownHistory(fields.Document):
-    """A manifest's last runs."""
-
-    manifest: fields.Text
-    """Its path."""
-    runs: list[fields.JsonObject]
-    """Each of them, oldest first."""
-    entries: list[fields.JsonObject]
-    """Entries with their statuses and runtimes by run."""
-    matching: fields.Count
-    """How many there are."""
-    shown: fields.Count
-    """How many of them are here."""
-
-
 class WatchAnswer(fields.Document):
     """A live page that is served."""
 
@@ -447,16 +432,10 @@ class Answers(fields.Document):
     """``manifest new -o FILE``."""
     lint: LintAnswer | None = None
     """``manifest lint``."""
-    show: (
-        ShownManifest
-        | ShownRun
-        | ShownTree
-        | ShownFacts
-        | ShownHistory
-        | summary.SummaryComparison
-        | None
-    ) = None
-    """``manifest show`` of a manifest, a run, ``--tree``, ``--facts``, ``--runs``, ``--diff``."""
+    show: ShownManifest | ShownRun | ShownTree | ShownFacts | summary.SummaryComparison | None = (
+        None
+    )
+    """``manifest show`` of a manifest, a run, ``--tree``, ``--facts``, ``--diff``."""
     watch: WatchAnswer | None = None
     """``manifest watch``."""
     prune: PruneAnswer | None = None

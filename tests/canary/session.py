@@ -89,7 +89,10 @@ def _run(folder: Path, found: Finding, *more: str) -> None:
         ("export", "last", "--format=prometheus"),
         ("export", "last", "--format=page"),
         ("export", "last", "--format=markdown"),
-        ("show", "m.jsonl", "--runs", "--all"),
+        ("show", "m.jsonl", "--runs"),
+        ("history", "m.jsonl", "-o", "reports/history.html"),
+        ("history", "m.jsonl", "--json"),
+        ("triage", "--json"),
         ("check", "last"),
     ):
         _call(folder, found, "pytest_manifest", *command)
