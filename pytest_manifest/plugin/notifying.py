@@ -102,7 +102,7 @@ def _shown(text: str, kind: str) -> str:
     parts = urlsplit(_VARIABLE.sub("", text))
     host = parts.hostname if parts.scheme and kind != "notify" else None
     host = f"{host}:{parts.port}" if host and parts.port else host
-    return f"{kind} {parts.scheme}://{host or '...'}" if parts.scheme else f"{kind} {text}"
+    return f"{kind} {parts.scheme}://{host or '...'}" if parts.scheme else f"{kind} ..."
 
 
 class Notifications:
@@ -171,9 +171,19 @@ class Notifications:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
+        faults = self._end_sender()
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None and (reporter.no_header or not reporter.showheader):
+            # Whom nobody tells was not said there.
+            faults = [*self._lacking, *faults]
+        for line in faults if reporter is not None else ():
+            reporter.write_line(f"notifications: {line}", yellow=True)
+
+    def _end_sender(self) -> list[str]:
+        """Wait a little for the process that tells; return what it has not told."""
         process, self._process = self._process, None
         if process is None or process.stdin is None or process.stdout is None:
-            return
+            return []
         with suppress(OSError):
             process.stdin.close()  # where the session has not come to its end
         faults, is_over = _answers(process, [one.name for one in self._told])
@@ -183,9 +193,7 @@ class Notifications:
                 process.wait(LAST_SECONDS)
         if process.poll() is None:
             process.returncode = 0  # it ends by itself within a minute; nobody waits for it
-        reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        for line in faults if reporter is not None else ():
-            reporter.write_line(f"notifications: {line}", yellow=True)
+        return faults
 
 
 def _links(options: Options) -> Iterator[dict[str, str]]:

@@ -213,6 +213,18 @@ def test_what_is_not_set_is_said_and_the_rest_is_told(
 
 
 @LATER
+def test_who_is_told_of_nothing_is_said_without_a_header(project: Project) -> None:
+    """And an address without a scheme, which may be a key, is not shown."""
+    project.doubles(count=1)
+    configure(project, ping="4711-of-a-switch")
+    done = project.run_process(*QUICK, "-q")
+    assert done.ret == pytest.ExitCode.OK
+    assert [one for one in done.outlines if one.startswith("notifications: ")] == [
+        "notifications: ping ... is not notified: it is no address of http or https"
+    ]
+
+
+@LATER
 def test_a_look_tells_nobody(project: Project) -> None:
     project.doubles(count=2)
     with receiver() as server:
