@@ -52,11 +52,9 @@ def of_run(run: StoredRun, *, failed: bool) -> Made:
         if not names:
             raise PlanError(f"run {run.info.run}: none of its entries has failed")
         names.sort(key=manifest.position_of)
-        risky = [
-            one.entry
-            for one in Repeating(ledger, manifest, names).refusals(unsafe=False)
-            if one.may_repeat
-        ]
+        refused = Repeating(ledger, manifest, names).refusals(unsafe=False)
+        repeated = {one.entry for one in refused if one.may_repeat}
+        risky = [name for name in names if name in repeated]
     gone = {name for name in manifest.ids if name not in set(names)} if failed else set()
     notes = []
     if risky:

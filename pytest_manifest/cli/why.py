@@ -50,9 +50,13 @@ def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
     with stored.read() as ledger:
         settled = ledger.verdicts.reasons([name]).get(name)
         sentences = [one.sentence for _, _, one in ledger.verdicts.each(name)]
-        is_finished = ledger.info.status == "finished"
-    again = None if known.work is None else _again(stored, known.work)
+        # What nobody knows the end of only a resume looks for on the stack.
+        is_finished = ledger.info.status == "finished" and known.status != "unknown"
+    again, culprit = (None, "") if known.work is None else _again(stored, known.work)
     command = _Commands(stored, name, is_finished=is_finished)
+    insists = again is not None and again.might_run_twice
+    if known.status == "unknown" and command.is_followed:
+        insists = False  # its session refuses that, too, while the job may be there
     passed = outcome_of(known.status) == "passed"
     some = known.lines[-limit:]
     return EntryWhy(
@@ -66,8 +70,8 @@ def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
         attempts=known.sent,
         rule=None if known.rule is None else WhyRule.model_validate(known.rule),
         again=again,
-        next=None if passed or again is None else command.next(again),
-        insist=command.send(unsafe=True) if again is not None and again.might_run_twice else None,
+        next=None if passed or again is None else command.next(again, culprit),
+        insist=command.send(unsafe=True) if insists else None,
         facts=[_fact(one) for one in some],
         left_out=len(known.lines) - len(some),
     )
@@ -77,8 +81,9 @@ def _fact(line: FactLine) -> WhyFact:
     return WhyFact.model_validate(line.document())
 
 
-def _again(stored: StoredRun, entry: Entry) -> WhyAgain:
-    """Return whether an entry may be sent again, by what the ledger has."""
+def _again(stored: StoredRun, entry: Entry) -> tuple[WhyAgain, str]:
+    """Return whether an entry may be sent again, by what the ledger has, and for which other one
+    it waits in vain."""
     from pytest_manifest.run.repeating import Repeating
 
     with stored.read() as ledger:
@@ -86,12 +91,13 @@ def _again(stored: StoredRun, entry: Entry) -> WhyAgain:
         refused = repeating.refusals(unsafe=False, doubts=repeating.doubtful.values())
     found = next((one for one in refused if one.entry == entry.id), None)
     harmless = "running it twice does no harm" if entry.idempotent else "it has not run"
-    return WhyAgain(
+    again = WhyAgain(
         safe=found is None,
         reason=harmless if found is None else found.why,
         idempotent=entry.idempotent,
         might_run_twice=found is not None and found.may_repeat,
     )
+    return again, "" if found is None else found.culprit
 
 
 class _Commands:
@@ -99,21 +105,23 @@ class _Commands:
 
     def __init__(self, stored: StoredRun, entry: str, *, is_finished: bool) -> None:
         self._run, self._entry, self._is_finished = stored.info.run, entry, is_finished
-        self._is_followed = is_held(stored.files.lock)
+        self.is_followed = is_held(stored.files.lock)
         self._manifest = os.path.relpath(stored.info.manifest)
 
-    def next(self, again: WhyAgain) -> str:
+    def next(self, again: WhyAgain, culprit: str) -> str:
         if again.safe:
             return self.send(unsafe=False)
+        if culprit:
+            return self._join("manifest", "why", culprit, f"--run={self._run}")
         if again.might_run_twice:
             return self._join("manifest", "show", self._entry, "--facts", f"--run={self._run}")
-        if self._is_followed or self._is_finished:
+        if self.is_followed or self._is_finished:
             return self._join("manifest", "status", self._run)
         return self._join(*self._pytest, "--manifest-resume")
 
     def send(self, *, unsafe: bool) -> str:
         """Return the command that sends the entry again; ``unsafe``: though it may have run."""
-        if self._is_followed:
+        if self.is_followed:
             insist = ["--unsafe"] if unsafe else []
             return self._join("manifest", "ctl", self._run, "requeue", self._entry, *insist)
         if self._is_finished:

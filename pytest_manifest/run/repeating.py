@@ -41,14 +41,19 @@ def places(ledger: Ledger, entries: Sequence[str]) -> dict[str, Place]:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An entry that is not sent again, and why; ``may_repeat``: as it might run twice."""
+    """An entry that is not sent again, and why.
+
+    ``may_repeat``: as it might run twice; ``culprit``: the entry that it waits for in vain.
+    """
 
     entry: str
     why: str
     may_repeat: bool = False
+    culprit: str = ""
 
 
 _UNPROVEN: Final = "its job may still be queued or running"
+_RISKY: Final = "it may have run and is not idempotent"
 
 
 class Repeating:
@@ -63,8 +68,13 @@ class Repeating:
         """Entries whose job may yet be on the stack, by its task id: it has to be looked for."""
         self._refused = {name: why for name in self._places if (why := self._why_never(name))}
         ended = (manifest[name] for name in self._places if name not in self._refused)
-        for one in Judging(ledger).each(ended):
+        judging = Judging(ledger)
+        for one in judging.each(ended):
             self._note(one.entry.id, one.judgement)
+        lost = (manifest[name] for name, why in self._refused.items() if why == _UNPROVEN)
+        judged = (one for one in judging.each(lost) if not one.entry.idempotent)
+        self._risky = {one.entry.id for one in judged if one.judgement.may_have_run}
+        """Entries of which it is not known whether they go on, have run, or may be sent again."""
 
     def refusals(
         self, *, unsafe: bool, doubts: Iterable[str] = (), coming: Container[str] | None = None
@@ -75,11 +85,12 @@ class Repeating:
         to an end in this session, None: those that have no verdict.
         """
         found = {name: Refusal(name, why) for name, why in self._refused.items()}
+        if not unsafe:
+            found |= {name: Refusal(name, _RISKY, may_repeat=True) for name in self._risky}
         found |= {name: Refusal(name, _UNPROVEN) for name in doubts}
         for name, may_have_run in self._may_have_run.items():
             if may_have_run and not (self._manifest[name].idempotent or unsafe):
-                why = "it may have run and is not idempotent"
-                found.setdefault(name, Refusal(name, why, may_repeat=True))
+                found.setdefault(name, Refusal(name, _RISKY, may_repeat=True))
         waiting: dict[str, list[str]] = {}
         for name in self._may_have_run:
             for one in self._manifest[name].after:
@@ -90,7 +101,8 @@ class Repeating:
             culprit = fallen.popleft()
             for name in waiting.get(culprit, ()):
                 if name not in found:
-                    found[name] = Refusal(name, f"it waits for {culprit!r}, which has not passed")
+                    why = f"it waits for {culprit!r}, which has not passed"
+                    found[name] = Refusal(name, why, culprit=culprit)
                     fallen.append(name)
         return list(found.values())
 
@@ -99,6 +111,8 @@ class Repeating:
         place, status = self._places[name], self._statuses.get(name)
         if place == "absent" or name not in self._manifest:
             return "the run has no such entry"
+        if status == "unknown":
+            return _UNPROVEN
         if status is None or place not in ("ended", "dropped"):
             return f"it has no verdict yet, as it is {place}"
         if status == "passed":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -87,7 +87,9 @@ def decisions(
             is_requeued=name in known.requeued,
         )
         given = unsafe or known.requeued.get(name, False)
-        yield one, resume_rules.decide(one.entry, state, unsafe=given)
+        decided = resume_rules.decide(one.entry, state, unsafe=given)
+        after = tuple(n for n in one.entry.after if known.statuses.get(n) != "passed")
+        yield one, replace(decided, after=after) if after else decided
 
 
 def _status(stored: VerdictStatus | None, one: Judged) -> VerdictStatus | None:

@@ -21,6 +21,8 @@ Action = Literal["keep", "send", "wait", "leave"]
 UNDER_WAY = frozenset({"queued", "unacked_by_dead", "with_worker", "unknown"})
 NOT_SENT = frozenset({"planned", "withheld"})
 
+PASSED: Final = "passed"
+"""Why an entry is kept that has passed."""
 SHOWN = 50
 """Decisions that are listed one by one; of more, each reason once, with some of the ids."""
 EXAMPLES = 5
@@ -60,6 +62,8 @@ class Decision:
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
     is_requeued: bool = False
     """Whether an operator wants it sent again."""
+    after: tuple[str, ...] = ()
+    """Of the entries that it waits for, those that had not passed."""
 
 
 def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
@@ -68,7 +72,7 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
     ``unsafe``: what is not idempotent and may have started is sent as well.
     """
     if state.status == "passed":
-        return Decision(entry.id, "keep", "passed")
+        return Decision(entry.id, "keep", PASSED)
     is_under_way = state.location in UNDER_WAY and not state.turned_away
     is_cancelled = (state.status in KEPT or state.is_cancelled) and not state.is_requeued
     if is_cancelled and not is_under_way:
@@ -164,10 +168,11 @@ def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> l
     """Describe the decisions in lines for a person: many by reason, unless ``every`` one is
     wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
-    shown = [d for d in decided if d.action in verbs]
+    every = every or sum(d.action in verbs for d in decided) <= SHOWN
+    shown = [d for d in _with_held_back(decided, named=every) if d.action in verbs]
     hint = ["--manifest-resume=unsafe sends what is left as well"]
     hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
-    if every or len(shown) <= SHOWN:
+    if every:
         return [f"{verbs[d.action]} {d.entry!r}: {_reason(d)}" for d in shown] + hints
     groups = Counter((d.action, _reason(d)) for d in shown)
     lines: list[str] = []
@@ -177,6 +182,30 @@ def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> l
         more = f" and {count - len(ids)} more" if count > len(ids) else ""
         lines.append(f"{verbs[action]} {names}{more}: {reason}")
     return lines + hints
+
+
+def _with_held_back(decided: Sequence[Decision], *, named: bool) -> Sequence[Decision]:
+    """Return the decisions as they turn out: what is to be sent, and waits for an entry that does
+    not pass in this session, is left. ``named``: the reason names that entry.
+    """
+    waiting: dict[str, list[Decision]] = {}
+    for one in decided:
+        for name in one.after if one.action == "send" else ():
+            waiting.setdefault(name, []).append(one)
+    if not waiting:
+        return decided
+    coming = {one.entry for one in decided if one.action in ("send", "wait")}
+    coming |= {one.entry for one in decided if one.action == "keep" and one.reason == PASSED}
+    fallen = [name for name in waiting if name not in coming]
+    held: dict[str, Decision] = {}
+    for culprit in fallen:  # grows
+        for one in waiting.get(culprit, ()):
+            if one.entry not in held:
+                what = f"it waits for {culprit!r}, which" if named else "what it waits for"
+                reason = f"{what} has not passed"
+                held[one.entry] = replace(one, action="leave", reason=reason, unsafe=False)
+                fallen.append(one.entry)
+    return [held.get(one.entry, one) for one in decided]
 
 
 def _reason(decision: Decision) -> str:

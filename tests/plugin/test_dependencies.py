@@ -113,6 +113,9 @@ def test_a_run_that_is_resumed_knows_what_has_passed(project: Project) -> None:
     chosen = project.run(*run, "--manifest-resume", "-k", "second")
     assert chosen.parseoutcomes()["passed"] == 1
     assert project.ran()["second"] == 2
+    held = "leaves 'held': it waits for 'left', which has not passed"
+    looked = project.run(*run, "--manifest-resume", "--collect-only")
+    looked.stdout.fnmatch_lines_random(["sends 'b': never sent (skipped)", held])
     result = project.run(*run, "--manifest-resume", "-rs")
     result.assert_outcomes(passed=5, failed=1, skipped=1)
     assert [key for key in project.order() if key in "abc"] == ["a", "a", "b", "c"]
@@ -120,6 +123,7 @@ def test_a_run_that_is_resumed_knows_what_has_passed(project: Project) -> None:
     result.stdout.fnmatch_lines_random(
         [
             "resume: sends 'b': never sent (skipped)",
+            f"resume: {held}",
             "*it waits for 'left', which did not pass (failed)*",
         ]
     )

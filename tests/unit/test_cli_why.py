@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import ROWS
 from pytest_manifest.processes import locked
+from pytest_manifest.run.resume import preview
 from tests.house.conftest import ROOT
+from tests.reports import add_starts
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
+from tests.unit.ledger_support import start, verdict
 
 
 @pytest.fixture
@@ -79,6 +83,59 @@ def test_the_command_is_for_whoever_has_the_run(run: Path) -> None:
         assert as_json("why", "again")["next"] == f"manifest ctl {run.stem} requeue again"
         assert as_json("why", "bad")["insist"] == f"manifest ctl {run.stem} requeue bad --unsafe"
         assert as_json("why", "open")["next"] == f"manifest status {run.stem}"
+
+
+def test_what_nobody_knows_the_end_of_is_said_as_a_resume_decides(run: Path) -> None:
+    """A resume looks for it; where it may have run, only --manifest-resume=unsafe sends it."""
+    whole = read_manifest(Path("m.jsonl"))
+    with Ledger.open(run, write=True) as ledger:
+        ledger.verdicts.record([(verdict("open", "unknown"), None)])
+        (job,) = [row.task_id for row in ledger.attempts.newest() if row.entry == "open"]
+    (sent,) = preview(run, whole, ["open"], stack_is_gone=True)
+    assert (sent.action, sent.unsafe) == ("send", False)
+    found = as_json("why", "open")
+    assert found["next"] == "pytest --manifest=m.jsonl --manifest-resume"
+    assert found["insist"] is None
+    with Ledger.open(run, write=True) as ledger:
+        add_starts(ledger, [start(job, "x")])
+    (left,) = preview(run, whole, ["open"], stack_is_gone=True)
+    assert (left.action, left.unsafe) == ("leave", True)
+    found = as_json("why", "open")
+    assert found["again"] == as_json("why", "bad")["again"]
+    assert found["next"] == f"manifest show open --facts --run={run.stem}"
+    assert found["insist"] == "pytest --manifest=m.jsonl --manifest-resume=unsafe"
+    made = as_json("new", "--from-run=last", "--failed", "-o", "again.jsonl")
+    assert made["might_run_twice"] == ["bad", "open"]
+    for more in ((), ("--unsafe",)):
+        said = as_json("ctl", run.stem, "requeue", "bad", "open", "--dry-run", *more)
+        assert isinstance(said["data"], dict)
+        assert "open" in str(said["data"]["left"])
+    with locked(run.with_suffix(".lock")):
+        assert as_json("why", "open")["insist"] is None  # refused there, too
+
+
+def test_an_entry_that_waits_in_vain_names_the_one_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(
+        Path("m.jsonl"),
+        {"id": "boom", "task": "t"},
+        {"id": "waits", "task": "t", "after": ["boom"]},
+    )
+    path = make_run(file, 1, ["failed", None])
+    with Ledger.open(path, write=True) as ledger:
+        ledger.attempts.mark([row.task_id for row in ledger.attempts.newest()][1:], "withheld")
+        ledger.verdicts.record([(verdict("waits", "skipped"), None)])
+        ledger.info.set_status("stopped")
+    found = as_json("why", "waits")
+    assert found["again"] == {
+        "safe": False,
+        "reason": "it waits for 'boom', which has not passed",
+        "idempotent": False,
+        "might_run_twice": False,
+    }
+    assert (found["next"], found["insist"]) == (f"manifest why boom --run={path.stem}", None)
 
 
 def test_an_entry_that_is_not_there_is_named(

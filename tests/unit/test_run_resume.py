@@ -318,3 +318,29 @@ def test_many_decisions_are_told_by_reason() -> None:
     assert describe_decisions([left]) == ["leaves 'a': failed", hint]
     for no_such in (replace(left, unsafe=False), replace(left, action="send")):
         assert hint not in describe_decisions([no_such])
+
+
+def test_what_waits_for_what_is_left_is_said_to_be_left() -> None:
+    """Directly or not; what waits for something that is sent, waited for or has passed is sent."""
+    sends = Decision("x", "send", "lost")
+    decided = [
+        *(replace(sends, entry="c", after=("b",)), replace(sends, entry="b", after=("a", "ok"))),
+        *(Decision("a", "leave", "failed"), Decision("ok", "keep", "passed"), sends),
+        *(replace(sends, entry="d", after=("x", "w", "ok")), Decision("w", "wait", "still queued")),
+        replace(sends, entry="out", after=("deselected",)),
+    ]
+    assert describe_decisions(decided) == [
+        "leaves 'c': it waits for 'b', which has not passed",
+        "leaves 'b': it waits for 'a', which has not passed",
+        *(
+            "leaves 'a': failed",
+            "sends 'x': lost",
+            "sends 'd': lost",
+            "waits for 'w': still queued",
+        ),
+        "leaves 'out': it waits for 'deselected', which has not passed",
+    ]
+    many = [replace(sends, entry=f"e{n}", after=(f"z{n}",)) for n in range(SHOWN + 1)]
+    (line,) = describe_decisions(many)
+    assert line.startswith("leaves 'e0', ")
+    assert line.endswith(" and 46 more: what it waits for has not passed")
