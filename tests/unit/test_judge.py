@@ -137,6 +137,7 @@ B = [
     Row(
         "B2: by figures of another version", [planned(), withheld("budget")], ("skipped", "problem")
     ),
+    Row("B2: an operator drops it", [planned(), withheld("operator")], ("cancelled", "cancelled")),
     Row(
         "B2: sent after all",
         [planned(), withheld("budget"), taken_up(), sending(), result()],
@@ -493,6 +494,16 @@ E = [
         "E1: revoked by the run, as too many had failed",
         [sent(), recalled("max_failed"), ended("revoked")],
         ("revoked", "recalled_by_limit"),
+    ),
+    Row(
+        "E1: revoked, as an operator has cancelled it while it ran",
+        [sent(), started(), recalled("operator"), ended("revoked")],
+        ("cancelled", "cancelled_while_running"),
+    ),
+    Row(
+        "E1: revoked, as an operator has cancelled it before it began",
+        [sent(), recalled("operator"), ended("revoked")],
+        ("cancelled", "cancelled_before_start"),
     ),
     Row(
         "E1: revoked, and recalled by the run since",
@@ -1108,6 +1119,21 @@ G = [
     ),
     Row(
         "G: skipped stays", [planned(), withheld("after", "e0"), ended()], ("skipped", "waits_for")
+    ),
+    Row(
+        "G: cancelled before it was sent stays",
+        [planned(), withheld("operator"), ended()],
+        ("cancelled", "cancelled"),
+    ),
+    Row(
+        "G: an end corrects that no worker knew its task",
+        [planned(), withheld("unknown_task"), started(), ended()],
+        PASSED,
+    ),
+    Row(
+        "G: an end corrects that the broker had refused it",
+        [planned(), sending(), result("refused"), started(), ended()],
+        PASSED,
     ),
     Row(
         "G: a second start corrects",
