@@ -77,10 +77,19 @@ def load() -> None:
         for path in getattr(package, "__path__", ()):
             for module in pkgutil.walk_packages([path], f"{package.__name__}."):
                 if not module.name.endswith(".__main__"):
-                    importlib.import_module(module.name)
+                    _load_one(module.name)
     sys.modules[f"{__name__}.loaded"] = ModuleType("loaded")
     gc.collect()
     gc.freeze()  # no session's collection goes through all that
+
+
+def _load_one(name: str) -> None:
+    """Import a module, unless it stands on a package of an extra that is not here."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "pytest_manifest":
+            raise
 
 
 def session(
