@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,10 +50,41 @@ class DetachCommand:
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
         if config.option.version or hasattr(config, "workerinput"):
             return None
-        return detach(config)
+        with _interrupts() as start:
+            return detach(config, start)
 
 
-def detach(config: pytest.Config) -> int:
+@dataclass(eq=False)
+class Start:
+    """A run's process that starts. ``is_interrupted``: Ctrl-C has come meanwhile."""
+
+    process: subprocess.Popen[bytes] | None = None
+    is_interrupted: bool = False
+
+    def interrupt(self, *_: object) -> None:
+        """End the process, faster each time, and raise nothing in this one: no moment of it is
+        one in which the other would be left behind."""
+        self.is_interrupted = True
+        if self.process is not None:
+            self.process.terminate()
+
+
+@contextmanager
+def _interrupts() -> Iterator[Start]:
+    """Handle Ctrl-C, unless other code handles or ignores it."""
+    start, before = Start(), signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (is_main and before is signal.default_int_handler):
+        yield start
+        return
+    signal.signal(signal.SIGINT, start.interrupt)
+    try:
+        yield start
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def detach(config: pytest.Config, start: Start) -> int:
     """Start the process of the run, wait until the run goes on, print the record of it.
 
     Returns pytest's exit status: that of the process where it ends without a run. Raises
@@ -70,14 +105,14 @@ def detach(config: pytest.Config) -> int:
             raise DispatchError(f"{output}: cannot be written ({error.strerror})") from error
     with file:
         process, reader = _started(config, file.fileno())
-    try:
-        with os.fdopen(reader) as pipe:
-            said = pipe.read()
-        status = 0 if said else process.wait()
-    except KeyboardInterrupt:
+    start.process = process
+    if start.is_interrupted:
         process.terminate()
-        process.wait()
-        raise
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    status = 0 if said else process.wait()
+    if start.is_interrupted:
+        return _interrupted(process.wait(), said, output)
     if not said:
         with suppress(OSError):
             sys.stderr.write(output.read_text("utf-8", "replace"))
@@ -92,6 +127,23 @@ def detach(config: pytest.Config) -> int:
         output = output.rename(kept)
     _print({**record, "pid": process.pid, "output": str(output)})
     return 0
+
+
+def _interrupted(status: int, said: str, output: Path) -> int:
+    """Say in a sentence what the process has left, ``status`` being its own; return pytest's."""
+    if said:
+        run = json.loads(said)["run"]
+        what = f"run {run} had begun, and was stopped; see manifest status {run}"
+        with suppress(OSError):
+            output.rename(RunFiles(Path(json.loads(said)["ledger"])).output)
+    elif status == -signal.SIGTERM:  # it takes its signals itself before anything is sent
+        what = "the run's process has ended before anything was sent"
+        with suppress(OSError):
+            output.unlink()
+    else:
+        what = f"the run's process has ended while the run began; see {output}"
+    sys.stderr.write(f"interrupted: {what}\n")
+    return pytest.ExitCode.INTERRUPTED
 
 
 def _print(record: dict[str, object]) -> None:

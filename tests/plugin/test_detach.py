@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,59 @@ def test_a_detached_run_is_steered_and_ends_by_a_signal(project: Project, held: 
     os.kill(record["pid"], signal.SIGTERM)
     eventually(lambda: gone(processes), within=60, what="all processes of the run end")
     assert manifest(project, "status")["state"] == "stopped"
+
+
+WAITING = """
+import os, time
+from pathlib import Path
+import pytest
+
+
+def wait():
+    Path("new").write_text(str(os.getpid()))
+    Path("new").rename("child")
+    time.sleep(120)
+
+
+def pytest_configure():
+    if {early}:
+        wait()
+
+
+@pytest.fixture(scope="session")
+def dispatch():
+    wait()
+"""
+
+
+@pytest.mark.ring(1)
+@pytest.mark.parametrize(
+    ("early", "sentence"),
+    [
+        (True, r"interrupted: the run's process has ended before anything was sent\n"),
+        (False, r"interrupted: the run's process has ended while the run began; see \S+\.out\n"),
+    ],
+)
+def test_ctrl_c_at_the_start_ends_what_was_started(
+    project: Project, early: bool, sentence: str
+) -> None:
+    """With one sentence, before the other process takes its signals itself, and after."""
+    project.doubles("m.jsonl", 1)
+    project.write("conftest.py", WAITING.format(early=early))
+    command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", "--manifest-detach"]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        child = project.path / "child"
+        eventually(child.exists, within=60, what="the process of the run waits")
+        other = psutil.Process(int(child.read_text()))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, out) == (pytest.ExitCode.INTERRUPTED, "")
+    assert re.fullmatch(sentence, err), err
+    assert gone([other])
+    assert not project.ledgers()
+    assert len(list(project.path.glob(".manifest/runs/detached-*"))) == (not early)
 
 
 @pytest.mark.ring(1)
