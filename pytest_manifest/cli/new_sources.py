@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
 
+from kombu import Queue
+from kombu.utils.json import dumps, loads
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_jsonable_python
 
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
-from pytest_manifest.manifest import dump_entry
+from pytest_manifest.manifest import Manifest, dump_entry
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
-from pytest_manifest.schema.statuses import BAD, outcome_of
+from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome_of
 from pytest_manifest.text import listed, plural, short
 
 _OPTIONS: Final = ("queue", "priority", "countdown", "eta", "expires", "headers")
@@ -36,31 +40,65 @@ def of_run(run: StoredRun, *, failed: bool) -> Made:
     """Return a run's entries as they were: all, or those that failed or were skipped for it.
 
     Ids stay as they are, so that an entry keeps its history. What has passed is waited for no more.
+    Left out is what waits for an entry that has neither passed nor failed, and what waits for that.
     """
     from pytest_manifest.run.repeating import Repeating
 
     manifest = run.manifest
     with run.read() as ledger:
         statuses = ledger.verdicts.statuses()
-        names = [row.entry for row in ledger.attempts.newest() if row.entry in manifest]
+        in_run = [row.entry for row in ledger.attempts.newest() if row.entry in manifest]
+        names, left = in_run, dict[str, str]()
         if failed:
             names = [
                 name
-                for name in names
+                for name in in_run
                 if outcome_of(statuses.get(name)) in BAD or statuses.get(name) == "skipped"
             ]
+            left = _held_back(manifest, in_run, names, statuses)
+        notes = [f"left out {name!r}: {why}" for name, why in left.items()]
+        names = [name for name in names if name not in left]
         if not names:
-            raise PlanError(f"run {run.info.run}: none of its entries has failed")
+            why = "; ".join(notes[:_SHOWN]) or "none of its entries has failed"
+            raise PlanError(f"run {run.info.run}: {why}")
         names.sort(key=manifest.position_of)
         refused = Repeating(ledger, manifest, names).refusals(unsafe=False)
         repeated = {one.entry for one in refused if one.may_repeat}
         risky = [name for name in names if name in repeated]
     gone = {name for name in manifest.ids if name not in set(names)} if failed else set()
-    notes = []
     if risky:
         said = f"{plural(len(risky), 'entry')} may have run and {_be(risky)} not idempotent"
         notes.append(f"{said}: {listed([*map(repr, risky)], _SHOWN)}")
-    return Made(_lines(run, names, gone), notes, {"might_run_twice": [*risky]})
+    document: dict[str, JsonValue] = {"might_run_twice": [*risky], "entries_left_out": {**left}}
+    return Made(_lines(run, names, gone), notes, document)
+
+
+def _held_back(
+    manifest: Manifest,
+    in_run: Collection[str],
+    names: Collection[str],
+    statuses: Mapping[str, VerdictStatus],
+) -> dict[str, str]:
+    """Return which of these entries of a run wait for one that has not passed and is not among
+    them, or for one that waits so, and for which."""
+    waiting: dict[str, list[str]] = {}
+    for entry in manifest.some(names):
+        for one in entry.after:
+            waiting.setdefault(one, []).append(entry.id)
+    missing = set(in_run).difference(names)
+    fallen = deque(
+        one for one in waiting if one in missing and outcome_of(statuses.get(one)) != "passed"
+    )
+    left: dict[str, str] = {}
+    while fallen:
+        culprit = fallen.popleft()
+        how = "is left out" if culprit in left else "has neither passed nor failed"
+        status = f" ({statuses[culprit]})" if culprit in missing and culprit in statuses else ""
+        for name in waiting.get(culprit, ()):
+            if name not in left:
+                left[name] = f"it waits for {culprit!r}, which {how}{status}"
+                fallen.append(name)
+    return left
 
 
 def _be(names: Sequence[str]) -> str:
@@ -80,53 +118,97 @@ def _lines(run: StoredRun, names: Sequence[str], gone: set[str]) -> Iterator[byt
 def of_beat(app: str) -> Made:
     """Return an entry for each of an app's ``beat_schedule``, by its name, with when it is due.
 
-    Raises PlanError for an app that has none, and for what cannot be an entry.
+    What cannot be an entry is left out, and named. Raises PlanError for an app without a schedule,
+    and where nothing is left.
     """
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.urls import StackAddress
 
     loaded = load_app(StackAddress("", "", app, is_private=False))
-    schedule: Mapping[str, Mapping[str, object]] = loaded.conf.beat_schedule or {}
+    schedule: Mapping[object, object] = loaded.conf.beat_schedule or {}
     if not schedule:
         raise PlanError(f"{app} has no beat_schedule; give one, or another app by --app")
-    left_out: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = {}
+    unfit: dict[str, JsonValue] = {}
+    marked: list[str] = []
     lines = []
     for name, due in schedule.items():
-        options = due.get("options")
-        given = dict(options) if isinstance(options, Mapping) else {}
-        if others := sorted(map(str, set(given).difference(_OPTIONS))):
-            left_out[name] = [*others]
-        lines.append(_of_beat(app, name, due, given))
-    notes = [f"{name!r}: left out {_names(found)}" for name, found in left_out.items()]
+        try:
+            made = _of_beat(name, due, str(loaded.conf.task_serializer))
+        except PlanError as error:
+            unfit[str(name)] = str(error)
+            continue
+        lines.append(made.line)
+        if made.left_out:
+            options[str(name)] = [*made.left_out]
+        if made.is_marked:
+            marked.append(repr(name))
+    notes = [f"{name!r}: left out {_names(found)}" for name, found in options.items()]
     if notes:
         notes.append("an entry has no such options of a message: the task's, or its routes', hold")
-    return Made(iter(lines), notes, {"left_out": left_out})
+    if marked:
+        said = f"{listed(marked, _SHOWN)}: arguments that JSON lacks are written with the marks"
+        notes.append(f"{said} of Celery's JSON, so that the task gets what beat gives it")
+    notes += [f"left out {name!r}, which cannot be an entry: {why}" for name, why in unfit.items()]
+    if not lines:
+        raise PlanError(f"{app}: nothing of beat_schedule is written; {'; '.join(notes[:_SHOWN])}")
+    return Made(iter(lines), notes, {"left_out": options, "entries_left_out": unfit})
 
 
 def _names(found: JsonValue) -> str:
     return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
 
 
-def _of_beat(
-    app: str, name: str, due: Mapping[str, object], options: Mapping[str, object]
-) -> bytes:
-    """Return the line of an entry of the schedule."""
+@dataclass(frozen=True)
+class _Scheduled:
+    """An entry of the schedule: its line, the options that it cannot have, and whether arguments
+    have marks for what JSON lacks."""
+
+    line: bytes
+    left_out: list[str]
+    is_marked: bool
+
+
+def _of_beat(name: object, due: object, serializer: str) -> _Scheduled:
+    """Return what an item of the schedule comes to. Raises PlanError where that is no entry.
+
+    ``serializer``: the app's, of messages.
+    """
+    if not isinstance(due, Mapping):
+        raise PlanError("it is no mapping with a task and a schedule")
+    given = due.get("options")
+    options = dict(given) if isinstance(given, Mapping) else {}
     fields: dict[str, object] = {"id": name, "task": due.get("task")}
-    fields |= {key: due[key] for key in ("args", "kwargs") if due.get(key)}
-    fields |= {key: _moment(options[key]) for key in _OPTIONS if options.get(key) is not None}
+    arguments = {key: due[key] for key in ("args", "kwargs") if due.get(key)}
+    fields |= {key: _option(options[key]) for key in _OPTIONS if options.get(key) is not None}
     fields["meta"] = {"schedule": str(due.get("schedule"))}
+    is_marked = not _is_json(arguments)
+    if is_marked and serializer != "json":
+        raise PlanError(f"JSON lacks what its arguments hold, which the app sends as {serializer}")
     try:
+        fields |= loads(dumps(arguments, allow_nan=False), object_hook=None)
         document = {key: to_jsonable_python(value) for key, value in fields.items()}
-        return dump_entry(Entry.model_validate(document))
+        line = dump_entry(Entry.model_validate(document))
     except ValidationError as error:
-        why = "; ".join(problems(error, Entry))
-    except ValueError as error:  # an argument that JSON does not have
-        why = short(str(error))
-    raise PlanError(f"{app}: beat_schedule[{name!r}] cannot be an entry: {why}")
+        raise PlanError("; ".join(problems(error, Entry))) from error
+    except (TypeError, ValueError) as error:  # as of a set, which beat could not send, either
+        raise PlanError(short(str(error))) from error
+    return _Scheduled(line, sorted(map(str, set(options).difference(_OPTIONS))), is_marked)
 
 
-def _moment(value: object) -> object:
-    """Return a duration in seconds, and a moment as text, as manifests have them."""
+def _is_json(arguments: object) -> bool:
+    """Return whether JSON has all of these; that it has no NaN is said where they are written."""
+    try:
+        json.dumps(arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _option(value: object) -> object:
+    """Return a duration in seconds, a moment as text and a queue's name, as manifests have them."""
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, Queue):
+        return value.name
     return value.isoformat() if isinstance(value, date) else value

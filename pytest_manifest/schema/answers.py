@@ -42,6 +42,8 @@ class NewAnswer(fields.Document):
     """The command to run next."""
     might_run_twice: list[fields.Text] | None = None
     """Of a run's entries those that may have run and are not idempotent."""
+    entries_left_out: dict[str, fields.Text] | None = None
+    """Entries of the run, or of beat's schedule, that are not in it, and why."""
     left_out: dict[str, list[fields.Text]] | None = None
     """Options of beat's schedule that an entry cannot have, by entry."""
 

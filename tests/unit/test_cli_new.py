@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kombu.utils.json import dumps, loads
 
 from pytest_manifest.manifest import manifest_digest, read_manifest
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -358,6 +359,70 @@ def test_beats_schedule_is_a_manifest(folder: Path) -> None:
     assert "'nightly': left out serializer" in said
 
 
+ODD_BEAT = """
+import decimal, uuid
+from datetime import datetime, timezone
+from kombu import Queue
+
+MOMENT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+ARGS = [[MOMENT, decimal.Decimal("1.10"), uuid.UUID(int=1), b"raw"], {"day": MOMENT.date()}]
+app.conf.beat_schedule = {
+    "plain": {"task": "shop.any", "schedule": 1, "options": {"queue": Queue("short-running")}},
+    "marked": {"task": "shop.any", "schedule": 1, "args": ARGS, "kwargs": {"at": MOMENT}},
+    "set": {"task": "shop.any", "schedule": 1, "args": ({1, 2},)},
+    "nan": {"task": "shop.any", "schedule": 1, "args": (MOMENT, float("nan"))},
+    "line\\nbreak": {"task": "shop.any", "schedule": 1},
+    "naive": {"task": "shop.any", "schedule": 1, "options": {"expires": datetime(2030, 1, 1)}},
+    "nothing": None,
+    5: {"task": "shop.any", "schedule": 1},
+}
+"""
+UNFIT = {
+    "set": "Object of type set is not JSON serializable",
+    "nan": "Out of range float values are not JSON compliant",
+    "line\nbreak": "'id'",
+    "naive": "'expires'",
+    "nothing": "it is no mapping with a task and a schedule",
+    "5": "'id'",
+}
+
+
+def test_what_cannot_be_an_entry_of_beats_schedule_is_left_out_and_named(folder: Path) -> None:
+    """The others are written; a queue is its name."""
+    Path("cli_shop.py").write_text(APP + ODD_BEAT, "utf-8")
+    found = as_json("new", "--from-beat", "-o", "beat.jsonl")
+    plain, _ = read_manifest(Path("beat.jsonl"))
+    assert (found["entries"], plain.id, plain.queue) == (2, "plain", "short-running")
+    left = found["entries_left_out"]
+    assert isinstance(left, dict)
+    assert left.keys() == UNFIT.keys()
+    assert [name for name, why in UNFIT.items() if why not in str(left[name])] == []
+    said = manifest("new", "--from-beat", "-o", "beat.jsonl", "--force")
+    assert "left out 'set', which cannot be an entry: 'Object of type set" in said
+
+
+def test_arguments_that_json_lacks_reach_the_task_as_beat_gives_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the marks of Celery's JSON, which is said; another serializer does not read them."""
+    Path("cli_shop.py").write_text(APP + ODD_BEAT, "utf-8")
+    said = manifest("new", "--from-beat", "-o", "beat.jsonl")
+    assert "'marked': arguments that JSON lacks are written with the marks" in said
+    _, marked = read_manifest(Path("beat.jsonl"))
+    sent = dumps(marked.model_dump(mode="json", include={"args", "kwargs"}))
+    told = sys.modules["cli_shop"]
+    assert loads(sent) == {"args": told.ARGS, "kwargs": {"at": told.MOMENT}}
+    told.app.conf.task_serializer = "pickle"
+    left = as_json("new", "--from-beat", "-o", "beat.jsonl", "--force")["entries_left_out"]
+    assert isinstance(left, dict)
+    assert "which the app sends as pickle" in str(left["marked"])
+    told.app.conf.beat_schedule = {5: None}
+    assert "nothing of beat_schedule is written; left out '5'" in refusal(
+        monkeypatch, capsys, "new", "--from-beat", "-o", "none.jsonl"
+    )
+    assert not Path("none.jsonl").exists()
+
+
 def test_what_failed_in_a_run_is_a_manifest(folder: Path) -> None:
     """With what was skipped for it; an entry waits no more for what has passed."""
     file = write_manifest(
@@ -375,3 +440,32 @@ def test_what_failed_in_a_run_is_a_manifest(folder: Path) -> None:
     assert as_json("new", "--from-run=last", "-o", "all.jsonl")["entries"] == 4
     said = manifest("new", "--from-run=last", "--failed", "-o", "again.yaml")
     assert "1 entry may have run and is not idempotent: 'b'" in said
+
+
+def test_what_waits_for_what_has_not_failed_is_not_taken_along(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be sent though that never ran; nor is what waits for it, and both are named."""
+    file = write_manifest(
+        Path("m.jsonl"),
+        {"id": "dropped", "task": "shop.any"},
+        {"id": "late", "task": "shop.any", "after": ["held"]},
+        {"id": "held", "task": "shop.any", "after": ["dropped"]},
+        {"id": "bad", "task": "shop.any"},
+        {"id": "kept", "task": "shop.any", "after": ["bad"]},
+        {"id": "open", "task": "shop.any", "after": ["dropped"]},
+    )
+    make_run(file, 1, ["cancelled", "skipped", "skipped", "failed", "skipped", None])
+    found = as_json("new", "--from-run=last", "--failed", "-o", "again.jsonl")
+    assert [one.id for one in read_manifest(Path("again.jsonl"))] == ["bad", "kept"]
+    assert found["entries_left_out"] == {
+        "held": "it waits for 'dropped', which has neither passed nor failed (cancelled)",
+        "late": "it waits for 'held', which is left out",
+    }
+    said = manifest("new", "--from-run=last", "--failed", "-o", "again.jsonl", "--force")
+    assert "left out 'held': it waits for 'dropped'" in said
+    write_manifest(file, {"id": "a", "task": "t"}, {"id": "b", "task": "t", "after": ["a"]})
+    make_run(file, 2, [None, "skipped"])
+    told = refusal(monkeypatch, capsys, "new", "--from-run=last", "--failed", "-o", "no.jsonl")
+    assert "left out 'b': it waits for 'a', which has neither passed nor failed" in told
+    assert not Path("no.jsonl").exists()
