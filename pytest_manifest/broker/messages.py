@@ -10,6 +10,7 @@ comes of the override is seen before anything has left.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from celery import Celery, Task
 from celery.utils.nodenames import anon_nodename
 from kombu.serialization import dumps
+from kombu.utils.json import dumps as json_dumps
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt, run8
@@ -329,3 +331,12 @@ def _refusal(ids: list[str], task_id: str, returned: object) -> str:
     if len(ids) > 1:
         return f"sends {len(ids)} messages, and a run answers for one"
     return f"gives the job another id, {ids[0]}, and no report would be found"
+
+
+def in_celerys_json(arguments: Mapping[str, object]) -> dict[str, JsonValue]:
+    """Return arguments as a message in JSON has them, with kombu's marks for what JSON lacks.
+
+    Raises TypeError for a type without a mark, such as a set, and ValueError for NaN.
+    """
+    found: dict[str, JsonValue] = json.loads(json_dumps(arguments, allow_nan=False))
+    return found

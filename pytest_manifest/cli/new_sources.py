@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
 
-from kombu import Queue
-from kombu.utils.json import dumps, loads
 from pydantic import JsonValue, ValidationError
 from pydantic_core import to_jsonable_python
 
@@ -174,10 +172,15 @@ def _of_beat(name: object, due: object, serializer: str) -> _Scheduled:
 
     ``serializer``: the app's, of messages.
     """
+    from pytest_manifest.broker.messages import in_celerys_json
+    from pytest_manifest.broker.routing import queue_name
+
     if not isinstance(due, Mapping):
         raise PlanError("it is no mapping with a task and a schedule")
     given = due.get("options")
     options = dict(given) if isinstance(given, Mapping) else {}
+    if (queue := options.get("queue")) is not None:
+        options["queue"] = queue_name(queue)
     fields: dict[str, object] = {"id": name, "task": due.get("task")}
     arguments = {key: due[key] for key in ("args", "kwargs") if due.get(key)}
     fields |= {key: _option(options[key]) for key in _OPTIONS if options.get(key) is not None}
@@ -186,7 +189,7 @@ def _of_beat(name: object, due: object, serializer: str) -> _Scheduled:
     if is_marked and serializer != "json":
         raise PlanError(f"JSON lacks what its arguments hold, which the app sends as {serializer}")
     try:
-        fields |= loads(dumps(arguments, allow_nan=False), object_hook=None)
+        fields |= in_celerys_json(arguments)
         document = {key: to_jsonable_python(value) for key, value in fields.items()}
         line = dump_entry(Entry.model_validate(document))
     except ValidationError as error:
@@ -206,9 +209,7 @@ def _is_json(arguments: object) -> bool:
 
 
 def _option(value: object) -> object:
-    """Return a duration in seconds, a moment as text and a queue's name, as manifests have them."""
+    """Return a duration in seconds, and a moment as text, as manifests have them."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Queue):
-        return value.name
     return value.isoformat() if isinstance(value, date) else value
