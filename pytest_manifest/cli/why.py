@@ -16,7 +16,7 @@ from pytest_manifest.cli.show import FactLine, facts_of
 from pytest_manifest.cli.stored_run import LAST, StoredRun, pytest_command
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema import Entry, shown
-from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.schema.statuses import REQUEUE, outcome_of
 from pytest_manifest.schema.why import EntryWhy, WhyAgain, WhyFact, WhyRule
 
 Run = Annotated[
@@ -52,11 +52,17 @@ def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
         sentences = [one.sentence for _, _, one in ledger.verdicts.each(name)]
         # What nobody knows the end of only a resume looks for on the stack.
         is_finished = ledger.info.status == "finished" and known.status != "unknown"
-    again, culprit = (None, "") if known.work is None else _again(stored, known.work)
-    command = _Commands(stored, name, is_finished=is_finished)
+    is_cancelled = known.status == "cancelled"
+    again, culprit = None, ""
+    if known.work is not None:
+        again, culprit = _again(stored, known.work, is_cancelled=is_cancelled)
+    command = _Commands(stored, name, is_finished=is_finished, is_cancelled=is_cancelled)
     insists = again is not None and again.might_run_twice
     if known.status == "unknown" and command.is_followed:
         insists = False  # its session refuses that, too, while the job may be there
+    sentence = shown.shown_text(sentences[-1]) if settled and sentences else None
+    if sentence is not None and is_cancelled:
+        sentence = sentence.replace(REQUEUE, command.send(unsafe=insists))
     passed = outcome_of(known.status) == "passed"
     some = known.lines[-limit:]
     return EntryWhy(
@@ -66,7 +72,7 @@ def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
         task=None if known.work is None else known.work.task,
         verdict=known.status,
         outcome=outcome_of(known.status),
-        sentence=shown.shown_text(sentences[-1]) if settled and sentences else None,
+        sentence=sentence,
         attempts=known.sent,
         rule=None if known.rule is None else WhyRule.model_validate(known.rule),
         again=again,
@@ -81,14 +87,16 @@ def _fact(line: FactLine) -> WhyFact:
     return WhyFact.model_validate(line.document())
 
 
-def _again(stored: StoredRun, entry: Entry) -> tuple[WhyAgain, str]:
+def _again(stored: StoredRun, entry: Entry, *, is_cancelled: bool) -> tuple[WhyAgain, str]:
     """Return whether an entry may be sent again, by what the ledger has, and for which other one
     it waits in vain."""
     from pytest_manifest.run.repeating import Repeating
 
     with stored.read() as ledger:
         repeating = Repeating(ledger, stored.manifest, [entry.id])
-        refused = repeating.refusals(unsafe=False, doubts=repeating.doubtful.values())
+        # What was cancelled is asked for by a requeue, and looked for by who carries that out.
+        doubts = () if is_cancelled else repeating.doubtful.values()
+        refused = repeating.refusals(unsafe=False, doubts=doubts)
     found = next((one for one in refused if one.entry == entry.id), None)
     harmless = "running it twice does no harm" if entry.idempotent else "it has not run"
     again = WhyAgain(
@@ -103,8 +111,11 @@ def _again(stored: StoredRun, entry: Entry) -> tuple[WhyAgain, str]:
 class _Commands:
     """The commands by which an entry goes on: for the pytest that follows its run, or a new one."""
 
-    def __init__(self, stored: StoredRun, entry: str, *, is_finished: bool) -> None:
+    def __init__(
+        self, stored: StoredRun, entry: str, *, is_finished: bool, is_cancelled: bool
+    ) -> None:
         self._run, self._entry, self._is_finished = stored.info.run, entry, is_finished
+        self._is_cancelled = is_cancelled
         self.is_followed = is_held(stored.files.lock)
         self._manifest = os.path.relpath(stored.info.manifest)
 
@@ -121,7 +132,7 @@ class _Commands:
 
     def send(self, *, unsafe: bool) -> str:
         """Return the command that sends the entry again; ``unsafe``: though it may have run."""
-        if self.is_followed:
+        if self.is_followed or self._is_cancelled:  # no resume sends that by itself
             insist = ["--unsafe"] if unsafe else []
             return self._join("manifest", "ctl", self._run, "requeue", self._entry, *insist)
         if self._is_finished:

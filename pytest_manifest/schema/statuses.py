@@ -117,6 +117,7 @@ class Status:
     then: str
 
 
+REQUEUE: Final = "manifest ctl RUN requeue ENTRY"
 RESEND: Final = (
     "if running it twice does no harm, send it again "
     "(--manifest-resume, or --manifest-resume=unsafe)"
@@ -241,7 +242,7 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
         *("skipped", "was cancelled", "Cancelled by an operator", "skipped"),
         _traits("end", "taken back", "given up", "kept"),
         "An operator cancelled the job",
-        "where it is wanted after all, have it sent by manifest ctl RUN requeue ENTRY",
+        f"where it is wanted after all, have it sent by {REQUEUE}",
     ),
 }
 

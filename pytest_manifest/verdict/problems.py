@@ -233,7 +233,7 @@ class StoppedBetweenTries(Problem):
 
 
 class CancelledBeforeStart(Problem):
-    says = "an operator cancelled it before a worker had begun it"
+    says = "an operator cancelled it before a worker had reported its start"
 
 
 class CancelledBetweenTries(Problem):

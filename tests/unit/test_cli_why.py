@@ -12,6 +12,7 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import ROWS
 from pytest_manifest.processes import locked
 from pytest_manifest.run.resume import preview
+from pytest_manifest.schema.statuses import REQUEUE
 from tests.house.conftest import ROOT
 from tests.reports import add_starts
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -136,6 +137,41 @@ def test_an_entry_that_waits_in_vain_names_the_one_to_look_at(
         "might_run_twice": False,
     }
     assert (found["next"], found["insist"]) == (f"manifest why boom --run={path.stem}", None)
+
+
+def test_what_was_cancelled_is_asked_for_by_a_requeue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the command, the sentence and ``manifest ctl RUN requeue`` say alike; no resume and no
+    new run is named. ``gone``: no receipt of it came, so whoever sends it looks for it before."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(
+        Path("m.jsonl"),
+        {"id": "risky", "task": "t"},
+        {"id": "safe", "task": "t", "idempotent": True},
+        {"id": "gone", "task": "t", "idempotent": True},
+    )
+    path = make_run(file, 1, ["cancelled", "cancelled", None])
+    with Ledger.open(path, write=True) as ledger:
+        told = f"where it is wanted after all, have it sent by {REQUEUE}"
+        one = verdict("risky", "cancelled").model_copy(update={"sentence": told})
+        ledger.verdicts.record([(one, None), (verdict("gone", "cancelled"), None)])
+    for name in ("risky", "safe", "gone"):
+        found, again = as_json("why", name), as_json("why", name)["again"]
+        asked = as_json("ctl", path.stem, "requeue", name, "--dry-run")["data"]
+        assert isinstance(again, dict)
+        assert isinstance(asked, dict)
+        assert asked["left"] == ({} if again["safe"] else {name: again["reason"]})
+        command = f"manifest ctl {path.stem} requeue {name}"
+        insist = None if again["safe"] else f"{command} --unsafe"
+        assert found["insist"] == insist
+        assert again["safe"] == (name != "risky")
+        assert found["next"] == (
+            command if again["safe"] else f"manifest show {name} --facts --run={path.stem}"
+        )
+    assert f"have it sent by manifest ctl {path.stem} requeue risky --unsafe" in str(
+        as_json("why", "risky")["sentence"]
+    )
 
 
 def test_an_entry_that_is_not_there_is_named(

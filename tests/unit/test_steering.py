@@ -278,7 +278,7 @@ def test_what_is_cancelled_is_taken_back_or_never_sent() -> None:
         }
         assert made.kinds() == {"b": "cancelled", "d": "cancelled", "e": "skipped"}
         assert "an operator cancelled it before it was sent" in made.sentence("d")
-        assert "before a worker had begun it" in made.sentence("b")
+        assert "cancelled it before a worker had reported its start" in made.sentence("b")
         made.world.end(first(made), running, "succeeded")
         made.finish()
         assert made.kinds() == {
