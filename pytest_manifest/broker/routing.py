@@ -166,8 +166,3 @@ def reserved(name: str, app: Celery, transport: Transport) -> str | None:
     if name == events or name.startswith(f"{events}."):
         return "that is where workers report events"
     return transport.reserved(name, conf.broker_transport_options or {})
-
-
-def queue_name(given: object) -> object:
-    """Return the name of a queue that is given as kombu's; what else is given as it is."""
-    return given.name if isinstance(given, Queue) else given

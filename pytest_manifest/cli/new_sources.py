@@ -179,8 +179,8 @@ def _of_beat(name: object, due: object, serializer: str) -> _Scheduled:
         raise PlanError("it is no mapping with a task and a schedule")
     given = due.get("options")
     options = dict(given) if isinstance(given, Mapping) else {}
-    if (queue := options.get("queue")) is not None:
-        options["queue"] = queue_name(queue)
+    if (queue := queue_name(options)) is not None:
+        options["queue"] = queue
     fields: dict[str, object] = {"id": name, "task": due.get("task")}
     arguments = {key: due[key] for key in ("args", "kwargs") if due.get(key)}
     fields |= {key: _option(options[key]) for key in _OPTIONS if options.get(key) is not None}
