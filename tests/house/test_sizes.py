@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 49_566,
     "options": 37,
     "options and settings": 61,
-    "words of the documents": 66_097,
+    "words of the documents": 66_087,
     "lines of the tests": 126_534,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
