@@ -323,12 +323,14 @@ def send_again(
     call: Call, names: Sequence[str], *, unsafe: bool, reason: str, dry_run: bool, json: bool
 ) -> None:
     """Have entries of a run sent again, or say what that would do, and print the answer."""
-    from pytest_manifest.run.repeating import Repeating
+    from pytest_manifest.run.repeating import GOING_ON, Repeating, places
 
     with call.run.read() as ledger:
         repeating = Repeating(ledger, call.run.manifest, names)
+        at = places(ledger, names)
         left = repeating.refusals(unsafe=unsafe)
         risky = {one.entry for one in repeating.refusals(unsafe=False) if one.may_repeat}
+    open_ones = [name for name in names if at[name] in GOING_ON]  # a resume may find them lost
     without = {one.entry for one in left}
     again = [name for name in names if name not in without]
     twice = sorted(risky.intersection(again))
@@ -346,7 +348,7 @@ def send_again(
         return
     if twice and sys.stdin.isatty() and not json:
         typer.confirm(f"{plural(len(twice), 'entry')} might run twice. Send them?", abort=True)
-    if not again and not call.is_followed:
+    if not again and not open_ones and not call.is_followed:
         call.refuse_kept("requeue", listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN))
     given: dict[str, JsonValue] = {"entries": list(names), "unsafe": unsafe}
     call.give("requeue", reason, given, json=json)

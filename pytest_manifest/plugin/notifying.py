@@ -102,7 +102,9 @@ def _shown(text: str, kind: str) -> str:
     parts = urlsplit(_VARIABLE.sub("", text))
     host = parts.hostname if parts.scheme and kind != "notify" else None
     host = f"{host}:{parts.port}" if host and parts.port else host
-    return f"{kind} {parts.scheme}://{host or '...'}" if parts.scheme else f"{kind} ..."
+    if parts.scheme:
+        return f"{kind} {parts.scheme}://{host or '...'}"
+    return f"{kind} {''.join(one[0] for one in _VARIABLE.finditer(text))}..."
 
 
 class Notifications:

@@ -78,7 +78,7 @@ def test_a_session_tells_what_it_came_to(project: Project, monkeypatch: pytest.M
     assert f"run page: {project.path / 'r/run.html'}" in last["message"]
     header = [one for one in done.outlines if one.startswith("notifications: ")]
     assert header == [
-        f"notifications: notify json://..., webhook ${{HOOKS}}/hook, ping {server.address}"
+        f"notifications: notify json://..., webhook ${{HOOKS}}..., ping {server.address}"
     ]
 
 
