@@ -15,16 +15,13 @@ from typing import Final
 
 import pytest
 
-from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.testing import Stack
 from tests.contract import stacks
 from tests.contract.app import ROUTED
-from tests.contract.work import HOLD, WORK, run_all
+from tests.contract.work import HOLD, WORK, Outcomes, run_all
 from tests.live.broker_support import database
-
-Outcomes = Mapping[str, EntryVerdict]
 
 DIFFERENCES: Final = {
     "Time limits": "a job in a thread cannot be ended; its runtime, or the deadline, is judged",
@@ -104,8 +101,8 @@ def receipt_of(outcomes: Outcomes, entry: str) -> Receipt:
 @pytest.mark.parametrize("entry", WORK)
 def test_the_verdict(outcomes: Outcomes, entry: str) -> None:
     """Each job comes to the verdict that is its own, on the first attempt."""
-    settled = outcomes[entry]
-    assert settled.verdict.verdict == KINDS.get(entry, "passed"), settled.verdict.sentence
+    said = outcomes[entry].verdict
+    assert said.verdict == KINDS.get(entry, "passed"), f"{said.sentence}\n{outcomes.facts[entry]}"
 
 
 def test_every_job_has_one_verdict(outcomes: Outcomes) -> None:

@@ -86,11 +86,24 @@ WORK: Final[Mapping[str, Entry]] = {
 }
 
 
-def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
-    """Run all of it once, with one job revoked before it is sent; verdicts by entry id."""
+class Outcomes(dict[str, EntryVerdict]):
+    """Verdicts by entry id; ``facts``: what was recorded of each entry's attempts, in order."""
+
+    facts: Mapping[str, str]
+
+
+def run_all(stack: Stack, folder: Path) -> Outcomes:
+    """Run all of it once, with one job revoked before it is sent."""
     run = run_work(stack.wait_broker(START_SECONDS), folder, WORK)
     assert run.error is None
-    return verdicts_of(run)
+    outcomes = Outcomes(verdicts_of(run))
+    with run.read() as ledger:
+        attempts = ledger.jobs.of_entries(list(WORK)).items()
+    outcomes.facts = {
+        name: "\n".join(str(fact) for one in some for fact in one.own.facts)
+        for name, some in attempts
+    }
+    return outcomes
 
 
 def run_work(

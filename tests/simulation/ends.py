@@ -15,7 +15,7 @@ from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict.reasons import reason_of
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import CLOCK_SET, SimulatedWorld
-from tests.unit.run_world import Execution, result_of
+from tests.unit.run_world import RUNTIME, Execution, result_of
 
 Complaint = tuple[str, str]
 """A promise, and a phrase that says how it is broken."""
@@ -146,7 +146,7 @@ def _unknown(end: End) -> Complaint | None:
 def _timed_out(end: End) -> Complaint | None:
     now = end.world.clock.now
     limit = min(end.entry.timeout, end.world.least_limit)
-    slow = any(now - run.began >= limit for run in end.runs)
+    slow = any(max(now - run.began, RUNTIME) >= limit for run in end.runs)
     has_deadline = end.entry.deadline is not None or end.world.has_deadline
     if slow or has_deadline or end.world.reached[CLOCK_SET]:
         return None

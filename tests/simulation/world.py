@@ -14,7 +14,7 @@ from tests.unit.run_world import FIRST_PID, Delivery, Execution, Fate, How, Mess
 REFUSAL = "it is somebody else's"
 CLOCK_SET = "the wall's clock is set"
 LIMITS = (0.05, 100.0, 3.0)
-"""Seconds that tasks may run by limits of their own: jobs say that they ran for 0.1 s."""
+"""Seconds that tasks may run by limits of their own; jobs say that they ran for longer than one."""
 OUTAGES = (0.3, 1.2, 6.0, 20.0, 100.0)
 """Seconds that broker or store are away; a run gives up after a minute."""
 
