@@ -428,7 +428,11 @@ class Steering(Part):
     def _plan(
         self, command: Command, entries: Sequence[str], asked: Collection[str]
     ) -> list[Attempt]:
-        """Record the attempts that are sent again, and take back the verdicts that they replace."""
+        """Record the attempts that are sent again, and take back the verdicts that they replace.
+
+        What was asked for before and has certainly not run is still asked for.
+        """
+        insisted = self._ledger.info.sent_on_request()
         rows = {row.entry: row for row in self._ledger.attempts.of_entries(list(entries))}
         before = self._ledger.verdicts.statuses()
         attempts: list[Attempt] = []
@@ -448,7 +452,7 @@ class Steering(Part):
                 reason = f"{before[name]}; an operator asked for it again"
                 planned = Planned(one.task_id, name, one.number, row.position, reason)
                 self._ledger.attempts.plan([planned], why="requeue")
-                if name in asked:
+                if name in asked or row.task_id in insisted:
                     self._ledger.info.add_sent_on_request([one.task_id])
             self._ledger.verdicts.reopen(entries, why="requeue")
         self._engine.note_told({name: before[name] for name in entries})
