@@ -13,11 +13,12 @@ from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, SetBac
 from pytest_manifest.schema.statuses import FIXED
 from pytest_manifest.verdict.belief import (
     Identity,
-    complete_receipt,
+    Traces,
     contradiction,
     counted_ends,
     traces_of,
 )
+from pytest_manifest.verdict.case import complete_receipt
 from pytest_manifest.verdict.expectations import held_against
 from pytest_manifest.verdict.judge import Attempt, judge
 from pytest_manifest.verdict.messages import EndedAsExpected
@@ -58,7 +59,7 @@ def evaluate(
 
 def completed(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
     """Return a receipt with what the starts know."""
-    return complete_receipt(receipt, starts)
+    return complete_receipt(receipt, Traces(starts=tuple(starts)))
 
 
 def judged(

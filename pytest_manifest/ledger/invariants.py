@@ -153,14 +153,25 @@ PASSED_AND_CONTRADICTED: Final = f"""
     ) > 1
 """  # noqa: S608 - fixed text
 PASSED_THOUGH_UNSENT: Final = _settled(f"s.kind = 'passed' AND {_NEVER_SENT}")
-REPEATED_EXECUTIONS: Final = """
+# An end whose start was lost with the store is an execution as well.
+REPEATED_EXECUTIONS: Final = f"""
     SELECT entry, max(number) FROM (
         SELECT s.entry AS entry, count(*) AS number FROM settled s
-        JOIN attempts a ON a.n = s.job
-        JOIN starts t ON t.job = a.n
+        JOIN (
+            SELECT job, hop, retries FROM starts
+            UNION ALL
+            SELECT f.job, 0, coalesce(json_extract(f.receipt, '$.retries'), 0) FROM facts f
+            WHERE f.kind = {Kind.ENDED:d} AND NOT f.aside AND f.execution IS NOT NULL
+                AND NOT EXISTS (
+                    SELECT 1 FROM starts t WHERE t.job = f.job AND t.execution = f.execution
+                )
+                AND json_extract(f.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
+                AND NOT coalesce(json_extract(f.receipt, '$.replaced'), 0)
+            GROUP BY f.job, f.execution
+        ) t ON t.job = s.job
         WHERE s.kind = 'passed' GROUP BY t.job, t.hop, t.retries HAVING count(*) > 1
     ) GROUP BY entry
-"""
+"""  # noqa: S608 - fixed text
 OTHER_DOCUMENTS: Final = _judged(
     "",
     """v.status IS NOT NULL AND (

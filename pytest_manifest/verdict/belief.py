@@ -20,7 +20,6 @@ from pytest_manifest.schema import Entry, Receipt, facts, wire
 from pytest_manifest.schema.facts import Gone, HandedOn, Sending, Started, value
 from pytest_manifest.schema.run_facts import AnyFact, JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
-from pytest_manifest.schema.stream_records import FILLABLE
 from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.expectations import result_left_out
@@ -227,6 +226,25 @@ def turns(starts: Sequence[Started]) -> int:
     return max(Counter((start.hop, start.retries) for start in starts).values())
 
 
+def executions(traces: Traces) -> int:
+    """Return how often a job has begun in one turn: by its starts, and by ends whose start is lost.
+
+    Of a task that the job was handed on to, whose turn only its start tells, an end counts nothing.
+    """
+    starts, ends = traces.starts, traces.ends
+    if len(ends) < 2 and (not ends or not starts or starts[-1].execution == ends[0].execution):
+        return turns(starts)
+    begun = {start.execution for start in starts}
+    lost = {
+        end.execution: (0, end.receipt.retries)
+        for end in ends
+        if end.receipt.state in OF_ITS_PROCESS and not end.receipt.replaced
+    }
+    counts = Counter((start.hop, start.retries) for start in starts)
+    counts.update(turn for name, turn in lost.items() if name is not None and name not in begun)
+    return max(counts.values(), default=0)
+
+
 # D: which ends count, and which decides
 
 
@@ -406,7 +424,7 @@ def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Probl
     for did, moment in (("started", receipt.started_at), ("finished", receipt.finished_at)):
         if moment is None or sent - moment <= CLOCK_TOLERANCE:
             continue
-        if sent - moment > CLOCK_TOLERANCE + set_back(job, traces, run):
+        if sent - moment > CLOCK_TOLERANCE + set_back(job, traces, run, end.seq):
             when, host = _time(moment), receipt.host or ""
             return problems.BeforeSending(did=did, moment=when, sent=_time(sent), host=host)
     return None
@@ -416,27 +434,31 @@ def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
-def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
-    """Return by how much the controller's clock was set back while the job was in flight."""
+def set_back(job: JobFacts, traces: Traces, run: RunFacts, until: float) -> timedelta:
+    """Return by how much the controller's clock was set back from the job's sending on, until an
+    end of it was reported."""
     back = 0.0
     own = (one for one in job.extra if isinstance(one, SetBack))
-    for one in (*_in_flight(run.set_backs, job, traces), *own):
+    for one in (*_in_flight(run.set_backs, job, traces, until), *own):
         back = max(back, min(back + one.by, one.most))
     return timedelta(seconds=back)
 
 
-def _in_flight(some: Sequence[AnyFact], job: JobFacts, traces: Traces) -> Sequence[AnyFact]:
-    """Return those of the facts while the job was in flight: sent, and no end reported yet."""
+def _in_flight(
+    some: Sequence[AnyFact], job: JobFacts, traces: Traces, until: float
+) -> Sequence[AnyFact]:
+    """Return those of the facts from the job's sending on, until an end of it was reported.
+
+    After a first end it is in flight yet where its message is there twice.
+    """
     if not some:
         return some
     if not traces.flight:  # what the broker has not taken put nothing in flight
         results = job.each(facts.SendResult)
         kept = {one.number for one in results if one.outcome in ("refused", "unsent")}
         out = (one.seq for one in job.each(Sending) if one.number not in kept)
-        ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
-        traces.flight.extend((min(out, default=job.job.seq), min(ended, default=math.inf)))
-    sent, end = traces.flight
-    return [one for one in some if sent < one.seq < end]
+        traces.flight.append(min(out, default=job.job.seq))
+    return [one for one in some if traces.flight[0] < one.seq < until]
 
 
 def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
@@ -503,7 +525,7 @@ def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> 
     if any(one.what == "emptied" for one in job.extra if isinstance(one, StoreFact)):
         return True
     emptied = [one for one in run.store if one.what == "emptied"]
-    if _in_flight(emptied, job, traces):
+    if _in_flight(emptied, job, traces, end.seq):
         return True
     looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]
     at_end = next((one for one in looks if one.seq > end.seq), None)
@@ -524,7 +546,9 @@ def excuses(job: JobFacts, of: Identity, run: RunFacts) -> Sequence[StoreFact | 
     traces, at, name = traces_of(job, of), job.job.at, job.job.task_id
     if any(_may_lack_starts(job, traces, end, run) for end in traces.ends):
         found.append(StoreFact(seq=0, at=at, job=name, what="emptied"))
-    if back := set_back(job, traces, run).total_seconds():
+    ended = (end.seq for end in traces.ends if not _goes_on_after(end, traces))
+    last = max(ended, default=math.inf)
+    if back := set_back(job, traces, run, last).total_seconds():
         found.append(SetBack(seq=0, at=at, job=name, by=back, most=back))
     return found
 
@@ -554,36 +578,3 @@ def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:
     if not struck:
         return receipt
     return receipt.model_copy(update=struck)
-
-
-def complete_receipt(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
-    """Add what the starts know: the executions, and what a killed process could not report (D4).
-
-    Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
-    task handed its job on to, is a second execution.
-    """
-    if not starts:
-        return receipt
-    last = starts[-1]
-    started_at, wait = receipt.started_at or last.started_at, receipt.wait
-    if wait is None and started_at is not None and receipt.sent_at is not None:
-        wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
-    more = {
-        "executions": turns(starts),
-        "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
-        "started_at": started_at,
-        "wait": wait,
-        "worker": receipt.worker or last.worker,
-        "host": receipt.host or last.host,
-        "pid": receipt.pid or last.pid,
-    }
-    changed: dict[str, object] = {
-        name: value for name, value in more.items() if getattr(receipt, name) != value
-    }
-    if not changed:
-        return receipt
-    if receipt.signature is not None:
-        filled = [name for name in FILLABLE if name in changed]
-        own = {"filled": [*receipt.signature.filled, *filled]}
-        changed["signature"] = receipt.signature.model_copy(update=own)
-    return receipt.model_copy(update=changed)

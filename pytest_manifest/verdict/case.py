@@ -14,7 +14,7 @@ from pytest_manifest.schema import facts as all_facts
 from pytest_manifest.schema.facts import Job, Recalled, Seen, Sending, SendResult, TakenUp, value
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
-from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
+from pytest_manifest.schema.stream_records import FILLABLE, HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import belief, messages, problems
 from pytest_manifest.verdict.belief import End, Identity, Traces, traces_of, turns
 from pytest_manifest.verdict.expectations import held_against, missing_fields
@@ -194,7 +194,7 @@ def judge_ends(case: Case, ends: Sequence[End]) -> Own:
     said = belief.without_unproven_claims(end, traces.starts)
     if said.reused or said.judged:  # which no worker says
         said = said.model_copy(update={"reused": None, "judged": None})
-    whole = belief.complete_receipt(said, traces.starts)
+    whole = complete_receipt(said, traces)
     found = _held_against(case, said, whole, end.seq)
     if found.status == "crashed" and not case.is_descendant:
         found = too_deadly(case, found, end.seq)
@@ -223,6 +223,40 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
         reason = messages.Reused(run=reused.run, entry=other, why=found.reason)
         return replace(found, reason=reason)
     return found
+
+
+def complete_receipt(receipt: Receipt, traces: Traces) -> Receipt:
+    """Add what the starts know: the executions, and what a killed process could not report (D4).
+
+    Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
+    task handed its job on to, is a second execution.
+    """
+    counted, starts = belief.executions(traces), traces.starts
+    if not starts:
+        return receipt if counted < 2 else receipt.model_copy(update={"executions": counted})
+    last = starts[-1]
+    started_at, wait = receipt.started_at or last.started_at, receipt.wait
+    if wait is None and started_at is not None and receipt.sent_at is not None:
+        wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
+    more = {
+        "executions": counted,
+        "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
+        "started_at": started_at,
+        "wait": wait,
+        "worker": receipt.worker or last.worker,
+        "host": receipt.host or last.host,
+        "pid": receipt.pid or last.pid,
+    }
+    changed: dict[str, object] = {
+        name: value for name, value in more.items() if getattr(receipt, name) != value
+    }
+    if not changed:
+        return receipt
+    if receipt.signature is not None:
+        filled = [name for name in FILLABLE if name in changed]
+        own = {"filled": [*receipt.signature.filled, *filled]}
+        changed["signature"] = receipt.signature.model_copy(update=own)
+    return receipt.model_copy(update=changed)
 
 
 # F2: what kills its workers

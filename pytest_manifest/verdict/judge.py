@@ -119,8 +119,8 @@ class Judgement:
     @property
     def executions(self) -> int:
         """Return how often its last attempt has begun, in one turn."""
-        starts = self._jobs[-1][0].traces.starts if self._jobs else ()
-        return belief.turns(starts) or (0 if self.receipt is None else self.receipt.executions)
+        counted = belief.executions(self._jobs[-1][0].traces) if self._jobs else 0
+        return counted or (0 if self.receipt is None else self.receipt.executions)
 
     @property
     def may_have_run(self) -> bool:

@@ -22,8 +22,8 @@ from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunFacts, SetBac
 from pytest_manifest.schema.statuses import TAKEN_BACK, UNSENT
 from pytest_manifest.signing import read_verifier
 from pytest_manifest.verdict import belief
-from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
-from pytest_manifest.verdict.case import denies
+from pytest_manifest.verdict.belief import Identity, counted_ends, traces_of
+from pytest_manifest.verdict.case import complete_receipt, denies
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.problems import Left
 from pytest_manifest.verdict.reasons import verdict_by
@@ -197,7 +197,7 @@ def receipt_that_counts(ledger: Ledger, task_id: str) -> Receipt | None:
     job = JobFacts(Job(task_id=task_id, entry="", number=0, run="", seq=0, at=at), tuple(facts))
     traces = traces_of(job, of)
     ends = counted_ends(job, traces, 0)
-    return complete_receipt(ends[-1].receipt if ends else receipts[-1][1], traces.starts)
+    return complete_receipt(ends[-1].receipt if ends else receipts[-1][1], traces)
 
 
 def is_same(judged: Judged, stored: StoredReason) -> bool:

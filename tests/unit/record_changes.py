@@ -72,6 +72,10 @@ FROM_NOWHERE: Final = "is recorded as an earlier run's, and the record does not 
 NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or is not in the record"
 ANOTHERS_ID: Final = "has a task id that is another's"
 LAWFUL = {
+    "ended twice, and the start of one is gone, of another try": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, 'z', "
+        f"json_set(receipt, '$.retries', 1), arrived_at FROM receipts WHERE task_id = {PLAIN}"
+    ),
     "ended before it was sent, by a clock that was set back since": (
         "UPDATE settled SET receipt = json_set(receipt, '$.started_at', '2026-11-24T14:00:02Z', "
         "'$.finished_at', '2026-11-24T14:00:03Z') WHERE entry = 'plain'"
@@ -404,6 +408,11 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "begun thrice where twice is allowed": (
         START + f"({OF.format('twice', 1)}, 'z', 0, 0, 0)",
         [("S4", "twice", "passed, and its job was begun 3 times")],
+    ),
+    "ended twice, and the start of one is gone": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+        f"SELECT task_id, 'z', receipt, arrived_at FROM receipts WHERE task_id = {PLAIN}",
+        [("S4", "plain", "passed, and its job was begun 2 times")],
     ),
     "one of many that failed is named, of each entry": (
         "UPDATE descendants SET kind = 'lost'",

@@ -29,7 +29,7 @@ from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import belief
+from pytest_manifest.verdict import case
 from pytest_manifest.worker.backend_memory import stores
 from tests.reasons import phrase
 from tests.reports import add_receipts, add_starts
@@ -253,14 +253,14 @@ def test_bad_records_are_counted_and_the_log_stays_short() -> None:
 def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job passes; the one that the judge did not foresee is unknown, and says why."""
     entries = [Entry(id=f"e-{n}", task="contract.add", args=[n, 1]) for n in range(6)]
-    odd, real = entries[3].id, belief.complete_receipt
+    odd, real = entries[3].id, case.complete_receipt
 
     def fails(receipt: Any, *more: Any) -> Any:
         if receipt.entry == odd:
             raise ZeroDivisionError("nobody foresaw this")
         return real(receipt, *more)
 
-    monkeypatch.setattr("pytest_manifest.verdict.belief.complete_receipt", fails)
+    monkeypatch.setattr("pytest_manifest.verdict.case.complete_receipt", fails)
     with MemoryStack("tests.contract.app:app") as stack:
         address = stack.wait_broker(30)
         manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)

@@ -264,6 +264,16 @@ C = [
         "C2: older, as the clock was set back", [sent(), set_back(600), started(), ended()], PASSED
     ),
     Row(
+        "C2: older, as the clock was set back before its message's second copy began",
+        [sent(), started(), ended(), set_back(600), started("x2"), ended(execution="x2")],
+        ("duplicated", "duplicated"),
+    ),
+    Row(
+        "C2: older, and the clock was set back after its end only",
+        [sent(), started(started_at=BEGAN - timedelta(seconds=1200)), ended(), set_back(1200)],
+        ("forged", "before_sending"),
+    ),
+    Row(
         "C2: older, and the clock was set back before",
         [set_back(600), sent(), started(started_at=BEGAN - timedelta(seconds=1200)), ended()],
         ("forged", "before_sending"),
@@ -468,6 +478,32 @@ D = [
         "D4: its pool gave it to another process",
         [sent(), started(), started(pid=12), ended(pid=12)],
         ("duplicated", "duplicated"),
+    ),
+    Row(
+        "D4: an end whose start the store has lost is an execution, too",
+        [sent(), started(), ended(), store("emptied"), ended(execution="x2")],
+        ("duplicated", "duplicated"),
+    ),
+    Row(
+        "D4: two ends, and the store has lost both starts",
+        [sent(), store("emptied"), ended(), ended(execution="x2")],
+        ("duplicated", "duplicated"),
+    ),
+    Row(
+        "D4: an end of another try whose start the store has lost",
+        [
+            *(sent(), started(), handed_on(), store("emptied")),
+            ended(execution="x2", retries=1),
+        ],
+        PASSED,
+    ),
+    Row(
+        "D4: an end of what it was handed on to, whose start the store has lost",
+        [
+            *(sent(), started(), handed_on("canvas"), store("emptied")),
+            ended(execution="x2", replaced=True),
+        ],
+        PASSED,
     ),
     Row("D4: a repeated record is one start", [sent(), started(), started(), ended()], PASSED),
 ]

@@ -313,6 +313,7 @@ C = [
             ended("succeeded", "x9", retries=1, **OTHER_ARGUMENTS),
         ],
         PASSED,
+        TWICE,
     ),
     Row(
         "C5: replaced, where it has begun twice",
@@ -358,6 +359,7 @@ D = [
             ended("failed", "x1", started_at=BEGAN + timedelta(seconds=5)),
         ],
         PASSED,
+        TWICE,
     ),
     Row(
         "D1: a worker knows better than the store, also of nobody knows which execution",
