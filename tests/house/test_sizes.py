@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 37,
     "options and settings": 61,
     "words of the documents": 66_090,
-    "lines of the tests": 126_604,
+    "lines of the tests": 126_607,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

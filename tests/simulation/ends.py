@@ -111,8 +111,11 @@ def _crashed(end: End) -> Complaint | None:
 
 
 def _duplicated(end: End) -> Complaint | None:
+    # Where the store may have lost starts, an end of a made-up execution is believed to be another.
     if end.most_runs < 2:
-        return "S4", "it ran once"
+        return (
+            None if end.task_id in end.world.forged and end.world.flushed else ("S4", "it ran once")
+        )
     return None if end.is_meddled else ("S1", "it was pytest that had it run twice")
 
 
