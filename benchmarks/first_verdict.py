@@ -48,9 +48,8 @@ SESSION_SECONDS = 120
 INTRODUCTION = """\
 # To the first verdict
 
-What the owner of a Celery project types until pytest shows a verdict of one of its jobs, and how
-long that takes: two commands, and a manifest of one to four lines, in nine of `tests/projects`, on
-a private stack.
+What the owner of a Celery project types until pytest shows a verdict, and how
+long that takes, in nine of `tests/projects`, on a private stack:
 
 ```console skip="APP stands for each of the nine"
 $ pip install "pytest-celery-manifest[embedded]"
@@ -59,8 +58,7 @@ $ pytest -v --manifest=batch.jsonl --manifest-app=APP --manifest-broker=private
 
 """
 COUNTED = """
-Counted are the whole of `pip install` with its downloads (pip's cache is off), then `pytest` to the
-first line with a verdict, and to its end. The network counts as much as the plugin.
+`pip install` includes its downloads: the network counts as much as the plugin.
 
 """
 

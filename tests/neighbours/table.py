@@ -42,8 +42,7 @@ ROWS = (
     Row(
         "pytest-celery",
         "",
-        "No fixture, marker or option has the same name, so one project can have both. It starts "
-        "containers for tests *of* your tasks; a manifest is work for a stack.",
+        "No fixture, marker or option has the same name, so one project can have both.",
         needs=("pytest-docker-tools",),
     ),
     Row(
@@ -56,9 +55,8 @@ ROWS = (
     Row(
         "pytest-django",
         "",
-        "Results are read from the database that the workers use, whatever a test has opened. A "
-        "test of an entry that asks for `db` sees the test database, which no worker writes to: "
-        "it is warned, and [Django](../how-to/django.md) says what to do.",
+        "Results are read from the database that the workers use. A test of an entry that asks for "
+        "`db` is warned, as it sees [the test database](../how-to/django.md).",
     ),
     Row(
         "pytest-html",
@@ -87,21 +85,21 @@ ROWS = (
     Row(
         "pytest-rerunfailures",
         "--reruns 2",
-        "A rerun looks at the same receipt once more and sends nothing, which the summary says. "
+        "A rerun looks at the same receipt once more and sends nothing. "
         "To send failed jobs again: `--lf`, or a retry in the task.",
     ),
     Row(
         "pytest-rich",
         "--rich",
-        "Its live display is its own; our progress line is off beside it. Its panel of a failure "
+        "Our progress line is off beside its live display. Its panel of a failure "
         "stays empty, our summary below has the cause. It ends with an internal error beside `-n` "
         "of pytest-xdist, with this plugin or without.",
     ),
     Row(
         "pytest-split",
         "--splits 1 --group 1",
-        "Each group sends the jobs of its own tests only. It balances by the time of "
-        "verifications; [`--manifest-shard`](../how-to/shard-a-batch.md) deals out the jobs.",
+        "Each group sends the jobs of its own tests only, by the time of verifications; "
+        "[`--manifest-shard`](../how-to/shard-a-batch.md) deals out the jobs.",
     ),
     Row(
         "pytest-sugar",
@@ -111,8 +109,7 @@ ROWS = (
     Row(
         "pytest-timeout",
         "--timeout=2",
-        "Its limit is for verifications: the time that a job waits or runs is not counted. A "
-        "job's own limit is its entry's `timeout`.",
+        "Its limit is for verifications alone. A job's own limit is its entry's `timeout`.",
     ),
     Row(
         "pytest-xdist",
@@ -122,7 +119,7 @@ ROWS = (
     Row(
         "strict parametrization ids",
         "-o strict_parametrization_ids=true",
-        "A setting of pytest 9.1: ids are those of the entries, which are unique in a manifest.",
+        "A setting of pytest 9.1: ids are those of the entries, which are unique.",
     ),
 )
 

@@ -22,14 +22,12 @@ MOST_NAMED: Final = 10
 """Cells of one kind that the page names."""
 HEAD: Final = f"""# Stacks: what each broker, result store and pool can say
 
-Each cell was run: {len(WORK)} jobs that end in every way a job can end (returned, raised, retried,
-replaced, ignored, rejected, revoked, expired, stopped by a time limit, `sys.exit`), on real
+Each cell was run: {len(WORK)} jobs that end in every way a job can end, on real
 servers, with a worker that is instrumented (`-I pytest_manifest.worker`) and with a stock one.
-`make stacks` runs all of it and writes this page and its tables:
+`make stacks` writes this page and its tables:
 [each cell's verdicts](tables/stacks.csv),
 [the sentence of each verdict that is another one](tables/stacks-why.csv), and
-[what is said before anything is sent](tables/stacks-said.csv). How to set up yours:
-[Use an existing stack][eager].
+[what is said before anything is sent](tables/stacks-said.csv). [How to set up yours][eager].
 
 [eager]: ../how-to/external-stack.md#tls-a-user-sentinel-sqs-and-others
 
@@ -42,11 +40,11 @@ WHY: Final = """
 ## Why
 
 Where no start of a job can be seen, as from a stock worker, one that ends without a stored result
-(ignored, handed on, exited) is `unknown`: it is in no queue, no worker has it, and it may have run.
+(ignored, handed on, exited) is `unknown`: it may have run.
 `max_runtime` needs a worker that measures. Where no worker can be asked (SQS, SQLAlchemy), such a
 job is `pending` until its time is over. With `rpc://` Celery has no chords; yaml and msgpack cannot
 carry some values. Pools other than prefork cannot stop a job. On a folder and SQLAlchemy Celery
-looks at time limits once a second. PostgreSQL as broker: [what kombu does there][eager].
+looks at time limits once a second. [What kombu does with PostgreSQL][eager].
 """
 
 
