@@ -10,12 +10,13 @@ from tests.house.conftest import ROOT
 from tests.nodes import TESTS, missing, outside_ring_1
 
 CHANGELOG = "CHANGELOG.md"
-PROMISES = "docs/evidence/promises.md"
+FOUND = "model and simulation"
+"""What those have found, in a sentence each."""
 FIRST_VERSION = "## 0.1.0"
 """From here on the changelog tells what there is, and no fault that was mended."""
 
 TABLES = tomllib.loads((TESTS / "faults.toml").read_text("utf-8"))
-HELD: dict[str, dict[str, str]] = {page: TABLES[page] for page in (CHANGELOG, PROMISES)}
+HELD: dict[str, dict[str, str]] = {page: TABLES[page] for page in (CHANGELOG, FOUND)}
 NEW: list[str] = TABLES["new"]["bullets"]
 
 
@@ -32,31 +33,23 @@ def bullets(text: str) -> list[str]:
     return [one for one in found if one]
 
 
-def faults_of(page: str) -> list[str]:
-    """The bullets that tell of faults; those of the promises name what was found."""
-    text = Path(ROOT, page).read_text("utf-8").partition(FIRST_VERSION)[0]
-    return [one for one in bullets(text) if page == CHANGELOG or one.startswith("**")]
+def changes() -> list[str]:
+    """The bullets of the changelog that tell of faults, or of what is new."""
+    return bullets(Path(ROOT, CHANGELOG).read_text("utf-8").partition(FIRST_VERSION)[0])
 
 
 def test_each_bullet_is_held_or_new() -> None:
     """Whoever adds one names the test that holds it, or says that it was no fault, not both."""
-    for page, held in HELD.items():
-        new = NEW if page == CHANGELOG else []
-        told = {
-            one: [any(key in one for key in keys) for keys in (held, new)]
-            for one in faults_of(page)
-        }
-        assert [one[:80] for one, found in told.items() if found.count(True) != 1] == []
+    found = {
+        one: [any(key in one for key in keys) for keys in (HELD[CHANGELOG], NEW)] for one in changes()
+    }
+    assert [one[:80] for one, held in found.items() if held.count(True) != 1] == []
 
 
 def test_each_key_is_of_one_bullet() -> None:
     """Else nobody could tell what the test holds; a bullet may tell of several faults."""
-    for page, held in HELD.items():
-        told = faults_of(page)
-        keys = [*held, *(NEW if page == CHANGELOG else [])]
-        assert {
-            key: number for key in keys if (number := sum(key in one for one in told)) != 1
-        } == {}
+    keys = [*HELD[CHANGELOG], *NEW]
+    assert {key: number for key in keys if (number := sum(key in one for one in changes())) != 1} == {}
 
 
 def test_each_fault_has_a_test_that_is_there() -> None:
