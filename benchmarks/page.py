@@ -20,8 +20,8 @@ Document: TypeAlias = Mapping[str, Any]
 HEAD: Final = """# Benchmarks: what the harness costs
 
 Each figure is held against what you would do instead, both measured by turns on one machine in one
-run, and against its goal. `make bench` writes this page and
-[all figures](tables/benchmarks.csv); [what was tried](../../benchmarks/README.md) to make them better.
+run, and against its goal. `make bench` writes this page and [all figures](tables/benchmarks.csv);
+[what was tried](../../benchmarks/README.md) to make them better.
 
 """
 RAW: Final = "benchmarks.csv"

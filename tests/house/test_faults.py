@@ -41,7 +41,8 @@ def changes() -> list[str]:
 def test_each_bullet_is_held_or_new() -> None:
     """Whoever adds one names the test that holds it, or says that it was no fault, not both."""
     found = {
-        one: [any(key in one for key in keys) for keys in (HELD[CHANGELOG], NEW)] for one in changes()
+        one: [any(key in one for key in keys) for keys in (HELD[CHANGELOG], NEW)]
+        for one in changes()
     }
     assert [one[:80] for one, held in found.items() if held.count(True) != 1] == []
 
@@ -49,7 +50,9 @@ def test_each_bullet_is_held_or_new() -> None:
 def test_each_key_is_of_one_bullet() -> None:
     """Else nobody could tell what the test holds; a bullet may tell of several faults."""
     keys = [*HELD[CHANGELOG], *NEW]
-    assert {key: number for key in keys if (number := sum(key in one for one in changes())) != 1} == {}
+    assert {
+        key: number for key in keys if (number := sum(key in one for one in changes())) != 1
+    } == {}
 
 
 def test_each_fault_has_a_test_that_is_there() -> None:
