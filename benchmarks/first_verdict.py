@@ -80,8 +80,8 @@ class Measured:
 
     def row(self) -> str:
         """A line of the table."""
-        seconds = (self.install, self.first, self.together, self.session)
-        cells = (ABOUT[self.project], "2", *(f"{one:.1f}" for one in seconds), str(self.verdicts))
+        seconds = (self.install, self.first, self.session)
+        cells = (ABOUT[self.project], *(f"{one:.1f}" for one in seconds), str(self.verdicts))
         return f"| {' | '.join(cells)} |\n"
 
 
@@ -160,10 +160,10 @@ def measure(name: str, project: Project, wheel: Path, folder: Path) -> Measured:
 def table(found: Sequence[Measured]) -> str:
     """The rows, with their head."""
     head = (
-        "| project | commands | `pip install`, s | `pytest` to the first verdict, s "
-        "| together, s | `pytest` to its end, s | verdicts |\n"
+        "| project | `pip install`, s | `pytest` to the first verdict, s "
+        "| `pytest` to its end, s | verdicts |\n"
     )
-    return f"{head}|---|---|---|---|---|---|---|\n" + "".join(one.row() for one in found)
+    return f"{head}|---|---|---|---|---|\n" + "".join(one.row() for one in found)
 
 
 def page(found: Sequence[Measured]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from tests.contract.work import WORK
 from tests.page_tables import as_csv
 from tests.stacks.cells import CELLS, NAMES, Cell
-from tests.stacks.outcomes import FACTS, statuses
+from tests.stacks.outcomes import statuses
 
 ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = Path(__file__).with_name("results.json")
@@ -33,7 +33,7 @@ servers, with a worker that is instrumented (`-I pytest_manifest.worker`) and wi
 
 """
 LACKS: Final = """
-What a receipt lacks, of {facts}:
+What a receipt lacks:
 
 """
 WHY: Final = """
@@ -56,7 +56,7 @@ def page(results: Results) -> str:
     for worker in ("instrumented", "stock"):
         mine = {name: cell for name, cell in cells.items() if cell.worker == worker}
         parts += [f"\n## With a worker that is {worker}\n\n", _differences(mine, results)]
-        parts += [LACKS.format(facts=", ".join(FACTS)), _lacks(mine, results)]
+        parts += [LACKS, _lacks(mine, results)]
     parts += [f"\nNot run yet: {'; '.join(missing)}.\n"] if missing else []
     return "".join([*parts, WHY])
 
