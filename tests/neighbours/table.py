@@ -72,14 +72,12 @@ ROWS = (
     Row(
         "pytest-randomly",
         "-p randomly -p no:cacheprovider",
-        "Shuffles the tests, not the jobs, which go out in the manifest's order. Its seed makes "
-        "no two runs have the same id.",
+        "Shuffles the tests, not the jobs, which go out in the manifest's order.",
     ),
     Row(
         "pytest-reportportal",
         "--reportportal",
-        "Each entry is an item of the launch. Tested against a local server of its interface, not "
-        "a ReportPortal.",
+        "Each entry is an item of the launch. Tested against a local server of its interface.",
         ini="rp_project = shop\nrp_api_key = key\nrp_launch = batch\nrp_endpoint = {endpoint}\n",
     ),
     Row(
