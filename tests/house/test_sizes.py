@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 49_596,
     "options": 37,
     "options and settings": 61,
-    "words of the documents": 66_090,
-    "lines of the tests": 126_607,
+    "words of the documents": 54_899,
+    "lines of the tests": 126_596,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
