@@ -410,8 +410,10 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("S4", "twice", "passed, and its job was begun 3 times")],
     ),
     "ended twice, and the start of one is gone": (
-        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
-        f"SELECT task_id, 'z', receipt, arrived_at FROM receipts WHERE task_id = {PLAIN}",
+        (
+            "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+            f"SELECT task_id, 'z', receipt, arrived_at FROM receipts WHERE task_id = {PLAIN}"
+        ),
         [("S4", "plain", "passed, and its job was begun 2 times")],
     ),
     "one of many that failed is named, of each entry": (
