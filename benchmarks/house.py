@@ -197,7 +197,8 @@ def _length(function: Function) -> int:
 
 def begins_with_no_verb(function: Function) -> bool:
     """Whether a function's docstring says no deed; one without a docstring has nothing to say."""
-    return first_word(function) in NO_VERBS
+    first = (ast.get_docstring(function) or "Return").split(None, 1)[0]
+    return first_word(function) in NO_VERBS or not first.rstrip(",").isalpha()
 
 
 def first_word(documented: Function | ast.ClassDef | ast.Module) -> str:

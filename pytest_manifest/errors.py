@@ -53,7 +53,7 @@ class ManifestError(ManifestToolError):
     def __init__(
         self, faults: Sequence[Fault], *, more: int = 0, read_to: int | None = None
     ) -> None:
-        """``read_to``: the line at which the reading stopped before the file's end."""
+        """Take the faults; ``read_to``: the line at which reading stopped before the file's end."""
         self.faults = tuple(faults)
         self.more = more
         self.read_to = read_to

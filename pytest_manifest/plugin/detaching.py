@@ -44,7 +44,7 @@ def command() -> DetachCommand | Detached:
 
 
 class DetachCommand:
-    """Starts the process of a run instead of a session of this one; pytest's hooks."""
+    """Start the process of a run instead of a session of this one; pytest's hooks."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> int | None:
@@ -176,7 +176,7 @@ def _started(config: pytest.Config, output: int) -> tuple[subprocess.Popen[bytes
 
 
 class Detached:
-    """Says, in the process of a run, which run it is; pytest's hooks."""
+    """Say, in the process of a run, which run it is; pytest's hooks."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe: int | None = pipe

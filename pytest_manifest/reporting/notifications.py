@@ -52,7 +52,7 @@ _AGAIN: Final = frozenset({408, 425, 429})
 
 
 class NotToldError(Exception):
-    """Something was not sent; its text is a phrase without an address. ``may_pass``: try again."""
+    """A failed sending; its text is a phrase without an address. ``may_pass``: try again."""
 
     def __init__(self, why: str, *, may_pass: bool = True) -> None:
         super().__init__(why)

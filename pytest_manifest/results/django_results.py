@@ -55,7 +55,7 @@ def test_databases() -> dict[str, tuple[str, str]]:
 
 
 class WorkersDatabases:
-    """Within the block, this thread's Django connections lead where those of workers lead.
+    """A block in which this thread's Django connections lead where those of workers lead.
 
     The same object may be used for many blocks, whose connections stay open between them.
     """

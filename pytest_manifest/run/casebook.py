@@ -126,7 +126,7 @@ Evaluated: TypeAlias = tuple[Verdict, Receipt | None]
 
 
 class Casebook:
-    """See the module. Use it from the run's thread, after the facts of a moment were written."""
+    """The casebook of a run; for its thread, after the facts of a moment were written."""
 
     def __init__(self, ledger: Ledger, *, has_stream: bool = True) -> None:
         self.ledger = ledger

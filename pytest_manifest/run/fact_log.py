@@ -87,7 +87,7 @@ def withheld(task_id: str, why: Problem) -> facts.Withheld | None:
 
 
 class FactLog:
-    """See the module. Use it from one thread."""
+    """The facts that a session collects. Use it from one thread."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

@@ -56,7 +56,7 @@ def broken_invariants(ledger: Ledger, manifest: Manifest) -> Generator[Violation
 
 
 def sendings(ledger: Ledger) -> Iterator[Violation]:
-    """S1: each attempt is written down before it is sent, once, under an id of its own."""
+    """Check S1: each attempt is written down before it is sent, once, under its own id."""
     part = ledger.invariants
     yield from _broken(ledger, "S1", _SENDINGS)
     for one in part.sendings(queries.STRANGERS):
@@ -82,7 +82,7 @@ _SENDINGS: Final[_Sentences] = {
 
 
 def repetitions(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S2: of an entry that is not idempotent at most one attempt ran, unless that was asked for."""
+    """Check S2: one attempt ran of an entry that is not idempotent, unless more were asked for."""
     asked_for = ledger.info.sent_on_request()
     with closing(ledger.invariants.rows(queries.REPETITIONS)) as rows:
         for name, group in groupby(rows, key=itemgetter(0)):
@@ -96,7 +96,7 @@ def repetitions(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 
 
 def losses(ledger: Ledger) -> Iterator[Violation]:
-    """S3: what is called lost was begun by no worker, or its verdict says by which."""
+    """Check S3: what is called lost was begun by no worker, or its verdict says by which."""
     yield from _broken(ledger, "S3", _LOSSES)
 
 
@@ -107,7 +107,7 @@ _LOSSES: Final[_Sentences] = {
 
 
 def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S4: what passed has one receipt to be believed, of this very sending, and ran once."""
+    """Check S4: what passed has one receipt to be believed, of this very sending, and ran once."""
     part = ledger.invariants
     for one in part.sendings(queries.PASSED_WITHOUT_RECEIPT):
         entry = _entry(manifest, one.entry)
@@ -194,7 +194,7 @@ def _is_other_result(receipt: Mapping[str, Any]) -> bool:
 
 
 def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S4: all that a passed entry's job has started came to the end that the entry expects."""
+    """Check S4: all that a passed entry's job started came to the end that the entry expects."""
     part = ledger.invariants
     with closing(part.rows(queries.UNSUCCESSFUL_DESCENDANTS)) as rows:
         for name, group in groupby(rows, key=itemgetter(0)):
@@ -248,7 +248,7 @@ def _is_ignored(entry: Entry) -> bool:
 
 
 def corrections(ledger: Ledger) -> Iterator[Violation]:
-    """S5: a verdict that was told was changed by what arrived later alone, and stands as told."""
+    """Check S5: a verdict that was told was changed by what arrived later alone."""
     yield from _broken(ledger, "S5", _CORRECTIONS)
     runs = ledger.info.task_runs()
     # A session that goes on with a run judges it anew, by what the manifest expects then and by all
@@ -278,7 +278,7 @@ _WITHIN_A_SESSION: Final[_Sentences] = {
 
 
 def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S6 and L1: the run's entries are the manifest's, and each has one verdict, once it ended.
+    """Check S6 and L1: the entries are the manifest's, and each has one verdict at the end.
 
     An entry that was taken out of the manifest since is the run's as well.
     """

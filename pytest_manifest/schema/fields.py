@@ -295,7 +295,7 @@ Source = Literal["worker", "backend", "harness"]
 
 
 class Document(BaseModel):
-    """Frozen, strict about types (``true`` is not 1, ``"30"`` is not 30) and unknown fields."""
+    """A frozen model, strict about types (``true`` is not 1, ``"30"`` is not 30) and its fields."""
 
     model_config = ConfigDict(
         frozen=True,

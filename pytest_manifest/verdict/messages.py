@@ -226,7 +226,7 @@ def incomplete(receipt: Receipt, names: Sequence[str]) -> Reason:
 
 
 class Duplicated(InState):
-    """``delay``: seconds of its countdown, or until its ETA, for which a worker held it."""
+    """Too many starts; ``delay``: seconds until its ETA, for which a worker held it."""
 
     executions: int
     allowed: int
@@ -346,7 +346,7 @@ class Raised(Otherwise):
 
 
 class Died(Otherwise):
-    """``Died``, as its worker reports, which has seen the process end."""
+    """The death of a process that its worker, which has seen the end, reports."""
 
     says = "The process that ran the task{where} died before the task ended{why}"
     then = f"look at the worker's log and for a lack of memory, then {RESEND}"
@@ -398,7 +398,7 @@ _HINT: Final = "find in its log lines what held it up, or raise"
 
 
 class RanTooLong(Otherwise):
-    """``own``: the limit is the task's, and not the entry's."""
+    """A time limit that was exceeded; ``own``: it is the task's, and not the entry's."""
 
     runtime: float | None
     limit: float

@@ -60,7 +60,7 @@ class TooManyFailed(Unsent):
 
 
 class BudgetReached(Unsent):
-    """``estimate``: words for that of the entry that comes next, "" where all is spent."""
+    """A budget that is used up; ``estimate``: that of the next entry in words, "": all is spent."""
 
     spent: str
     budget: str
@@ -116,7 +116,7 @@ _HOLDER: Final = (
 
 
 class DeadlineOver(Problem):
-    """``whose`` is "its", or "the" of a descendant; ``holder``: who has it and is silent."""
+    """A deadline; ``whose``: "its", "the" of a descendant; ``holder``: who has it and is silent."""
 
     limit: float
     whose: str = "its"
@@ -209,7 +209,7 @@ class RunUndecodable(RunOver):
 
 
 class RunUnanswered(RunOver):
-    """So many messages left the queue, and the workers that may have them answer nothing."""
+    """Messages that left the queue, to workers that answer nothing."""
 
     gone: int
     workers: int
@@ -292,7 +292,7 @@ _STORES: Final = (
 
 
 class StartUnreported(Problem):
-    """``store``: where results were looked for; ``own``: that of the app, where it is another."""
+    """An unreported start; ``store``: where results were looked for; ``own``: that of the app."""
 
     store: str = ""
     own: str = ""
@@ -304,7 +304,7 @@ class StartUnreported(Problem):
 
 
 class NeverBegun(Problem):
-    """``store``: where results were looked for; ``own``: that of the app, where it is another."""
+    """A job not begun; ``store``: where results were looked for; ``own``: that of the app."""
 
     store: str = ""
     own: str = ""
@@ -342,7 +342,7 @@ _UNCONFIRMED: Final = (
 
 
 class ProcessGone(Problem):
-    """``worker``: or its host."""
+    """A process that is gone; ``worker``: or its host."""
 
     worker: str | None
     pid: int | None
@@ -429,7 +429,7 @@ class ShardUnfinished(Unawaited):
 
 
 class AwaitsTree(Problem):
-    """So many tasks that it started have not ended."""
+    """Tasks that it started, and that have not ended."""
 
     rule = "J"
     tasks: int
@@ -453,7 +453,7 @@ class NoTreeReports(UnknownTree):
 
 
 class NoTreeReportsYet(UnknownTree):
-    """Its worker's version reports nothing of them."""
+    """A tree of which its worker's version reports nothing."""
 
     says = "its worker reports nothing of them"
 

@@ -199,7 +199,7 @@ class ReceiptBackend(Backend):
         self._mark_with(pending, partial(mark, task_id, reason, request, *args, **kwargs))
 
     def process_cleanup(self) -> None:
-        """Celery calls this after each task, when all its handlers have been called."""
+        """End what a task has left, when all its handlers have been called: Celery calls this."""
         try:
             super().process_cleanup()
         finally:

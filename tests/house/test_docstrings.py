@@ -50,7 +50,10 @@ def test_docstrings_of_classes_and_modules_are_no_clauses() -> None:
 
 @pytest.mark.parametrize(
     ("first", "verbless"),
-    [("Return it.", False), ("What it is.", True), ("The one of them.", True), ("`Once`: x", True)],
+    [
+        *(("Return it.", False), ("Return, once, it.", False), ("What it is.", True)),
+        *(("The one of them.", True), ("`Once`: x", True), ("``x``: what", True), ("S1: x", True)),
+    ],
 )
 def test_the_first_word_is_told_from_its_marks(first: str, verbless: bool) -> None:
     """As it is found in a function that is made up."""
