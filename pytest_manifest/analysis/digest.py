@@ -9,7 +9,7 @@ import base64
 import gc
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -110,8 +110,7 @@ class DigestMaker:
         ledger cannot be read.
         """
         causes = sorted([*found.causes, *self._known.largest_first()], key=lambda one: -one.count)
-        info, shard, merged = ledger.info.read(), ledger.info.shard(), ledger.info.merged()
-        status = ledger.info.status
+        info, shard = ledger.info.read(), ledger.info.shard()
         whole = RunDigest(
             digest=1,
             run=info.run,
@@ -121,16 +120,9 @@ class DigestMaker:
             workflow=info.workflow,
             mode=info.mode,
             shard=None if shard is None else str(shard),
-            merged=list(merged),
+            merged=list(ledger.info.merged()),
             created_at=info.created_at,
-            status=status,
-            partial=_partial(
-                found,
-                self._outcomes(found),
-                manifest_entries,
-                is_finished=status == "finished",
-                is_shard=shard is not None and not merged,
-            ),
+            status=ledger.info.status,
             owned=info.is_private,
             broker=info.broker,
             backend=info.backend,
@@ -150,6 +142,7 @@ class DigestMaker:
                 hashes=self._hashes, bits=base64.b64encode(self._bits).decode("ascii")
             ),
         )
+        whole = whole.model_copy(update={"partial": _partial(whole)})
         return self._with_entries(whole, causes)
 
     def _outcomes(self, found: SummaryStatistics) -> dict[Outcome, int]:
@@ -211,23 +204,16 @@ class DigestMaker:
         )
 
 
-def _partial(
-    found: SummaryStatistics,
-    outcomes: Mapping[Outcome, int],
-    manifest_entries: int,
-    *,
-    is_finished: bool,
-    is_shard: bool,
-) -> schema.Partial | None:
-    if not is_finished:
+def _partial(whole: RunDigest) -> schema.Partial | None:
+    if whole.status != "finished":
         return "stopped"
-    if is_shard:
+    if whole.shard is not None and not whole.merged:
         return "shard"
-    if found.entries < manifest_entries:
+    if whole.entries < whole.manifest_entries:
         return "selection"
-    left = outcomes.get("skipped", 0) + outcomes.get("pending", 0)
-    left -= found.verdicts.get("cancelled", 0)
-    return "unsent" if left > _UNSENT * found.entries else None
+    left = whole.outcomes.get("skipped", 0) + whole.outcomes.get("pending", 0)
+    left -= whole.verdicts.get("cancelled", 0)
+    return "unsent" if left > _UNSENT * whole.entries else None
 
 
 def _short(cause: SummaryCause) -> SummaryCause:

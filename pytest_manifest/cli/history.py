@@ -69,7 +69,7 @@ def history(
 
     By the digest of each run, which stays when "manifest prune" drops its ledger.
     """
-    gates = [Gate(text) for text in fail_on or ()]
+    gates = [Gate(text) for text in fail_on or ()]  # refused before anything is written
     check_target(output, force=force, json=False)
     runs = runs_folder(folder)
     groups = _digests(manifests or [], runs, since, rebuild=rebuild)
@@ -83,6 +83,13 @@ def history(
     elif output is None:
         for one in found.manifests:
             _write(one, limit)
+    _check(gates, found, groups)
+
+
+def _check(
+    gates: Sequence[Gate], found: RunsOverTime, groups: Sequence[Sequence[RunDigest]]
+) -> None:
+    """Raise typer.Exit where a gate is broken, after saying how."""
     failed = [
         f"{one.manifest}: {said}"
         for one, digests in zip(found.manifests, groups, strict=True)

@@ -31,6 +31,37 @@ from pytest_manifest.text import plural
 LONGEST_FIELD: Final = 2**31 - 1
 """The csv module's own limit of 128 KiB is less than a text for a language model may have."""
 
+Task = Annotated[
+    str | None,
+    typer.Option("--from-task", metavar="NAME", help="the task's name, as workers know it"),
+]
+FromRun = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", autocompletion=arguments.complete_run, help="the entries of a run"),
+]
+Failed = Annotated[
+    bool, typer.Option("--failed", help="of that run those that failed, or were skipped for it")
+]
+FromBeat = Annotated[
+    bool, typer.Option("--from-beat", help="an entry for each of the app's beat_schedule")
+]
+App = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE", help="the Celery app; default: that of pytest's settings"
+    ),
+]
+Csv = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="an entry for each row of a CSV file")
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", metavar="COLUMN", help="the column with the entries' ids")
+]
+Meta = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="a column that is shown in reports, but no argument"),
+]
+
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield line and cells of each row of a CSV file in UTF-8; the first names the columns.
@@ -71,38 +102,14 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 
 def new(
-    task: Annotated[
-        str | None,
-        typer.Option("--from-task", metavar="NAME", help="the task's name, as workers know it"),
-    ] = None,
-    from_run: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN", autocompletion=arguments.complete_run, help="the entries of a run"
-        ),
-    ] = None,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="of that run those that failed, or were skipped for it")
-    ] = False,
-    from_beat: Annotated[
-        bool, typer.Option("--from-beat", help="an entry for each of the app's beat_schedule")
-    ] = False,
-    app: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:ATTRIBUTE", help="the Celery app; default: that of pytest's settings"
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="an entry for each row of a CSV file")
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id", metavar="COLUMN", help="the column with the entries' ids")
-    ] = None,
-    meta: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="a column that is shown in reports, but no argument"),
-    ] = None,
+    task: Task = None,
+    from_run: FromRun = None,
+    failed: Failed = False,
+    from_beat: FromBeat = False,
+    app: App = None,
+    csv: Csv = None,
+    id_column: IdColumn = None,
+    meta: Meta = None,
     output: arguments.Output = None,
     force: arguments.Force = False,
     folder: arguments.Folder = None,
@@ -132,15 +139,24 @@ def new(
         signature = TaskSignatures(app or default_app(Path.cwd())).of(task or "")
         made = Made(map(dump_entry, _entries(signature, csv, id_column, meta or ())))
     if output is None:
-        for line in made.lines:
-            sys.stdout.buffer.write(line + b"\n")
-        for note in made.notes:
-            warn(note)
-        return
+        _print(made)
+    else:
+        _save(made, output, is_sketch=task is not None and csv is None, json=json)
+
+
+def _print(made: Made) -> None:
+    for line in made.lines:
+        sys.stdout.buffer.write(line + b"\n")
+    for note in made.notes:
+        warn(note)
+
+
+def _save(made: Made, output: Path, *, is_sketch: bool, json: bool) -> None:
+    """Write a file of entries, and say what is next; ``is_sketch``: it is to be filled in first."""
     count = _write(as_yaml(made.lines) if is_yaml(output) else made.lines, output)
     said = [f"{plural(count, 'entry')} in {output}", *made.notes]
     command = f"{join(pytest_command())} --manifest={quote(str(output))}"
-    if task is not None and csv is None:
+    if is_sketch:
         said.append("Fill in what stands in <...>, and say what you expect; then check it:")
         command = f"manifest lint {output}"
     document: dict[str, JsonValue] = {"file": str(output), "entries": count, "next": command}

@@ -325,11 +325,13 @@ class Resume(strategy.EarlierRunStrategy):
         self._check_budget(ledger)
         self._plan(ledger)
         if intact is False and state.to_send:
-            ledger.info.set_meta(
-                "stream_position", "0"
-            )  # a stream that begins anew may count from 1 again
-            self._restarts_stream = True
-            ledger.facts.append([(None, StoreFact(**stamp(), what="marked"))])
+            self._restart_stream(ledger)
+
+    def _restart_stream(self, ledger: Ledger) -> None:
+        # A stream that begins anew may count from 1 again.
+        ledger.info.set_meta("stream_position", "0")
+        self._restarts_stream = True
+        ledger.facts.append([(None, StoreFact(**stamp(), what="marked"))])
 
     def _note_ended_store(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Record that a private stack's store has ended with its session: nobody has emptied it."""

@@ -12,7 +12,7 @@ from pytest_manifest.analysis.many_runs import by_manifest, name_of, over_time
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.run_page.page import ASSETS as SHARED
-from pytest_manifest.reporting.run_page.page import hashes, script_json, shown
+from pytest_manifest.reporting.run_page.page import hashes, script_json, shown, template
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.schema.over_time import EntryOverTime, ManifestOverTime, RunsOverTime
 from pytest_manifest.schema.run_digest import RunDigest
@@ -32,7 +32,7 @@ def _frame() -> tuple[str, str]:
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {hashes([style])}; script-src {hashes([script])}"
     )
-    head, _, tail = (ASSETS / "history.html").read_text("utf-8").partition("{{data}}")
+    head, _, tail = template(ASSETS / "history.html").partition("{{data}}")
     head = head.replace("{{policy}}", policy).replace("{{styles}}", f"<style>{style}</style>\n")
     return head, tail.replace("{{scripts}}", f"<script>{script}</script>\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.reporting.run_page.page import ASSETS as SHARED
-from pytest_manifest.reporting.run_page.page import VENDOR, hashes, vendored
+from pytest_manifest.reporting.run_page.page import VENDOR, hashes, template, vendored
 
 ASSETS: Final = Path(__file__).with_name("assets")
 _OF_RUN_PAGE: Final = re.compile(
@@ -35,7 +35,7 @@ def live_page() -> tuple[str, str]:
     ours = [SHARED / "elements.js", SHARED / "panel.js", ASSETS / "live.js"]
     code = "\n".join(line for path in ours for line in _lean(path.read_text("utf-8")))
     scripts = [vendored("uPlot.iife.min.js"), f"(function () {{\n'use strict';\n{code}\n}})();\n"]
-    page = (ASSETS / "live.html").read_text("utf-8")
+    page = template(ASSETS / "live.html")
     licence = (VENDOR / "LICENSE.uplot.txt").read_text("utf-8").strip().replace("--", "- -")
     page = page.replace("{{licences}}", licence)
     page = page.replace("{{styles}}", "".join(f"<style>{one}</style>\n" for one in styles))

@@ -48,11 +48,11 @@ VENDOR: Final = Path(__file__).with_name("vendor")
 LIBRARIES: Final = ("uPlot.iife.min.js", "tabulator.min.js")
 STYLES: Final = ("uPlot.min.css", "tabulator_simple.min.css")
 _ASSETS: Final = (
-    *("page.html", "page.css"),
+    "page.css",
     *("elements.js", "base.js", "names.js", "clocks.js", "again.js", "panel.js", "details.js"),
     *("trees.js", "plots.js", "timeline.js", "summary.js", "entries.js", "address.js", "main.js"),
 )
-"""The template, our styles and, in this order, our scripts."""
+"""Our styles and, in this order, our scripts."""
 _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
 """Links to source maps, which a browser would look for; the page has none."""
 
@@ -64,10 +64,10 @@ def _frame() -> tuple[str, str]:
     Its policy allows just these.
     """
     styles, scripts = ([vendored(name) for name in names] for names in (STYLES, LIBRARIES))
-    page, css, *ours = ((ASSETS / name).read_text("utf-8") for name in _ASSETS)
+    css, *ours = ((ASSETS / name).read_text("utf-8") for name in _ASSETS)
     styles.append(css)
     scripts.append(f"(function () {{\n'use strict';\n{''.join(ours)}}})();\n")
-    head, _, tail = page.partition("{{data}}")
+    head, _, tail = template(ASSETS / "page.html").partition("{{data}}")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {hashes(styles)}; script-src {hashes(scripts)}"
@@ -79,6 +79,11 @@ def _frame() -> tuple[str, str]:
     tail = tail.replace("{{licences}}", "\n\n".join(licences).replace("--", "- -"))
     tail = tail.replace("{{scripts}}", "".join(f"<script>{js}</script>\n" for js in scripts))
     return head, tail
+
+
+def template(path: Path) -> str:
+    """Return a page's template: the head that all pages have, and what is in this file."""
+    return (ASSETS / "head.html").read_text("utf-8") + path.read_text("utf-8")
 
 
 def vendored(name: str) -> str:
