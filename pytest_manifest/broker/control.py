@@ -21,13 +21,20 @@ from kombu.exceptions import EncodeError, SerializerNotInstalled
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.routing import refusal
 from pytest_manifest.broker.transports import NOT_FOUND, transport_of
-from pytest_manifest.compat.kombu import bound_queues, publish_command, sever
+from pytest_manifest.compat.celery import mailbox_of
+from pytest_manifest.compat.kombu import (
+    Channel,
+    bound_queues,
+    format_of_questions,
+    formats_of_answers,
+    publish_command,
+    sever,
+)
 from pytest_manifest.urls import StackAddress
 
 if TYPE_CHECKING:
     from kombu import Connection, Queue
     from kombu.pidbox import Mailbox
-    from kombu.transport.base import StdChannel as Channel
 
 Arguments = Mapping[str, object]
 # What each node said: method -> node name -> its reply.
@@ -78,7 +85,7 @@ class Control:
             for ticket, method in tickets.items():
                 publish_command(mailbox, channel, method, questions[method], ticket, to=to)
             enough = _until_all_answered(_nodes(mailbox, channel), enough)
-            return _collect(replies, tickets, timeout, enough, mailbox.accept)
+            return _collect(replies, tickets, timeout, enough, formats_of_answers(mailbox))
 
     @contextmanager
     def _mailbox(self) -> Iterator[tuple[Mailbox | None, Channel]]:
@@ -90,7 +97,7 @@ class Control:
             connection = self._connection
             assert connection is not None
             is_heard = connection.supports_exchange_type("fanout")
-            yield self._app.control.mailbox(connection) if is_heard else None, channel
+            yield mailbox_of(self._app)(connection) if is_heard else None, channel
 
     @contextmanager
     def _asking(self) -> Iterator[tuple[Mailbox, Channel, Queue] | None]:
@@ -119,7 +126,7 @@ class Control:
                 return {}
             mailbox, channel, replies = asking
             tickets: dict[str, str] = {}
-            for name in dict.fromkeys((mailbox.serializer, *FORMATS)):
+            for name in dict.fromkeys((self.format, *FORMATS)):
                 ticket = str(uuid4())
                 with suppress(EncodeError, SerializerNotInstalled):
                     publish_command(mailbox, channel, "ping", {}, ticket, name)
@@ -130,7 +137,7 @@ class Control:
     @property
     def format(self) -> str:
         """Return the format of all other questions: the app's own."""
-        return str(self._app.control.mailbox.serializer)
+        return format_of_questions(mailbox_of(self._app))
 
     def is_supported(self) -> bool:
         """Tell whether this broker carries remote control at all; not all transports do."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
+from pytest_manifest.compat.kombu import Channel
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.urls import AMQP_SCHEMES, IN_PROCESS, REDIS_SCHEMES, scheme_of
-
-if TYPE_CHECKING:
-    from kombu.transport.base import StdChannel
 
 CONNECT_TIMEOUT: Final = 5.0  # s
 SOCKET_TIMEOUT: Final = 10.0
@@ -61,11 +59,11 @@ class Transport:
         """Say in a phrase which key of the broker's own has this name; None where none has."""
         return None
 
-    def connected(self, channel: StdChannel, exchange: str) -> int | None:  # noqa: ARG002
+    def connected(self, channel: Channel, exchange: str) -> int | None:  # noqa: ARG002
         """Count the connections on which nodes listen for questions; None where nobody knows."""
         return None
 
-    def uptime(self, channel: StdChannel) -> float:  # noqa: ARG002
+    def uptime(self, channel: Channel) -> float:  # noqa: ARG002
         """Return for how long (s) it has been up; 0.0 where it reports none: it may just have
         started."""
         return 0.0
@@ -75,9 +73,7 @@ class Transport:
         message of each task unacknowledged."""
         return ()
 
-    def own_timeouts(
-        self, channel: StdChannel, queues: Iterable[str]
-    ) -> tuple[float, dict[str, str]]:
+    def own_timeouts(self, channel: Channel, queues: Iterable[str]) -> tuple[float, dict[str, str]]:
         """Return the shortest timeout (s) that queues have of their own, and of which it could not
         be read, and why."""
         raise NotImplementedError
@@ -115,12 +111,12 @@ class Redis(Transport):
             return "that is where kombu keeps what workers have taken"
         return None
 
-    def connected(self, channel: StdChannel, exchange: str) -> int:
+    def connected(self, channel: Channel, exchange: str) -> int:
         # Nodes pass over the empty message that finds them out.
         with channel.conn_or_acquire() as client:
             return int(client.publish(f"{channel.keyprefix_fanout}{exchange}", ""))
 
-    def uptime(self, channel: StdChannel) -> float:
+    def uptime(self, channel: Channel) -> float:
         from redis import ResponseError
 
         with suppress(ResponseError), channel.conn_or_acquire() as client:  # not for this user
@@ -163,9 +159,7 @@ class Sqs(Transport):
     not_there: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
     """Amazon's words for a queue that is not there yet, and is then made with the app's timeout."""
 
-    def own_timeouts(
-        self, channel: StdChannel, queues: Iterable[str]
-    ) -> tuple[float, dict[str, str]]:
+    def own_timeouts(self, channel: Channel, queues: Iterable[str]) -> tuple[float, dict[str, str]]:
         own = float(channel.visibility_timeout)
         unread: dict[str, str] = {}
         timeouts = []
@@ -179,7 +173,7 @@ class Sqs(Transport):
                     unread[name] = redact(f"{type(error).__name__}: {error}")
         return min(timeouts, default=own), unread
 
-    def _timeout(self, channel: StdChannel, name: str) -> float:
+    def _timeout(self, channel: Channel, name: str) -> float:
         client = channel.sqs(queue=name)
         given = channel.predefined_queues.get(name) or client.get_queue_url(
             QueueName=channel.canonical_queue_name(name)

@@ -223,17 +223,28 @@ def before_replacing(prepare: Callable[[Any, Any], None]) -> Callable[[], None]:
 # Workers
 
 
-def tracer_under(app: Any, hostname: str) -> Callable[[Any], Any]:
+def mailbox_of(app: Any) -> Any:
+    """Return the mailbox to which an app's workers listen for remote control.
+
+    Relies on ``Control.mailbox`` (Celery 5.7).
+    Test: ``test_compat_kombu.py::test_a_mailbox_says_which_formats_it_speaks``.
+    """
+    return app.control.mailbox
+
+
+def tracer_under(pool: Any) -> Callable[[Any], Any]:
     """Return what turns a call that a worker gives its pool into one under this worker's name.
 
     Celery's own call of a task takes the name from the machine. Other calls stay as they are.
-    Relies on a pool being given ``celery.app.trace.trace_task_ret``, on ``fast_trace_task`` doing
-    the same by what ``_loc`` names, and on a worker having built the tracers (Celery 5.7).
+    Relies on a pool being given the worker's name in ``options["initargs"]``, and calls of
+    ``celery.app.trace.trace_task_ret``, on ``fast_trace_task`` doing the same by what ``_loc``
+    names, and on a worker having built the tracers (Celery 5.7).
     Test: ``test_compat_celery.py::test_a_task_runs_under_the_name_of_its_worker``.
     """
     from celery.app.trace import fast_trace_task, trace_task_ret
     from kombu.serialization import prepare_accept_content
 
+    app, hostname = pool.options["initargs"]
     accepted = prepare_accept_content(app.conf.accept_content)
     trace = partial(fast_trace_task, _loc=(app.tasks, accepted, hostname))
     return lambda call: trace if call is trace_task_ret else call

@@ -6,9 +6,12 @@ kombu is imported where it is needed. It has no types, so what is handed to it i
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeAlias
+
+Channel: TypeAlias = Any
+"""A channel of any transport: kombu documents no class that all of them have in common."""
 
 
 def sever(connection: Any) -> None:
@@ -81,6 +84,25 @@ def publish_command(
         headers={"clock": mailbox.clock.forward(), "expires": 0},
         serializer=serializer or mailbox.serializer,
     )
+
+
+def format_of_questions(mailbox: Any) -> str:
+    """Return the name of the format in which a mailbox sends its questions.
+
+    Relies on ``Mailbox.serializer`` (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_a_mailbox_says_which_formats_it_speaks``.
+    """
+    return str(mailbox.serializer)
+
+
+def formats_of_answers(mailbox: Any) -> Container[str] | None:
+    """Return the names and MIME types of the formats that a mailbox reads; None: all safe ones.
+
+    Relies on ``Mailbox.accept`` (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_a_mailbox_says_which_formats_it_speaks``.
+    """
+    accepted: Container[str] | None = mailbox.accept
+    return accepted
 
 
 def bound_queues(channel: Any, exchange: str) -> list[str]:

@@ -93,8 +93,7 @@ class DaemonPool(BasePool):
     threads: Sequence[threading.Thread] = ()
 
     def on_start(self) -> None:
-        _, hostname = self.options["initargs"]
-        self._under_own_name = tracer_under(self.app, hostname)
+        self._under_own_name = tracer_under(self)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._stopping = False
         self.threads = [
@@ -198,8 +197,8 @@ class Worker(WorkController):
         It takes a job with an ETA out of its queue at once, and before Celery 5.6 has it in its
         timer alone.
         """
-        timer = getattr(getattr(self, "consumer", None), "timer", None)
-        waiting = [] if timer is None else [one.entry.args for one in list(timer.schedule.queue)]
+        timer = getattr(self, "timer", None)
+        waiting = [] if timer is None else [one.entry.args for one in timer.queue]
         scheduled = [args[0] for args in waiting if args and isinstance(args[0], Request)]
         return {one.id: one for one in scheduled} | dict(state.requests)
 

@@ -193,7 +193,7 @@ def test_a_task_runs_under_the_name_of_its_worker(app: Celery) -> None:
     app.task(name="work", bind=True, shared=False)(work)
     app.finalize()
     app.tasks["work"].__trace__ = build_tracer("work", app.tasks["work"], app=app)
-    under = compat.tracer_under(app, "memory@here")
+    under = compat.tracer_under(SimpleNamespace(options={"initargs": (app, "memory@here")}))
     for trace in (trace_task_ret, under(trace_task_ret)):
         request = {"id": "i", "delivery_info": {}}
         assert trace("work", "i", request, ((2,), {}, {}), None, None, app=app)[:2] == (0, "4")

@@ -14,11 +14,13 @@ from unittest.mock import MagicMock
 
 import pytest
 from amqp import Channel
+from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.pidbox import Mailbox
 from kombu.transport.redis import QoS
 
 from pytest_manifest.compat import kombu as compat
+from pytest_manifest.compat.celery import mailbox_of
 from pytest_manifest.compat.kombu import sever
 
 FOR_EVER = 600.0
@@ -93,6 +95,17 @@ def test_a_command_is_as_kombu_sends_it(
     theirs, ours = sent
     assert theirs[1].pop("retry") is True
     assert ours == theirs
+
+
+def test_a_mailbox_says_which_formats_it_speaks() -> None:
+    """That of an app's control speaks as the app's settings say, over any connection."""
+    app = Celery(set_as_current=False)
+    app.conf.update(task_serializer="yaml", accept_content=["json", "yaml"])
+    mailbox = mailbox_of(app)
+    with Connection("memory://") as connection:
+        for one in (mailbox, mailbox(connection)):
+            assert compat.format_of_questions(one) == "yaml"
+            assert compat.formats_of_answers(one) == ["json", "yaml"]
 
 
 def test_a_message_is_put_back_in_one_transaction() -> None:
