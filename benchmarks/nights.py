@@ -21,14 +21,14 @@ from typing import Final
 from pytest_manifest.analysis.digest import digests_of, make_digest, write_digest
 from pytest_manifest.analysis.many_runs import by_manifest, over_time
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.reporting.history_page import write_history_page
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.over_time import RunsOverTime
 from tests.browser import chromium, opened
-from tests.reports import add_receipts
+from tests.reports import add_receipts, run_info
 
 NIGHTS: Final = 40
 FIRST: Final = datetime(2026, 10, 23, 2, 10, tzinfo=timezone.utc)
@@ -81,14 +81,9 @@ def make_night(folder: Path, night: int) -> Path:
     began = FIRST + timedelta(days=night - 1)
     run = f"{began:%Y%m%dT%H%M%S}-{night:08x}"
     some = [one for one in manifest if night != PART or one.task == "crm.sync"]
-    info = RunInfo(
-        run=run,
-        manifest=file.resolve(),
-        sha256=manifest.sha256,
-        workflow=None,
-        mode=None,
+    info = run_info(
+        *(run, began, manifest),
         entries=len(some),
-        created_at=began,
         broker="redis://shop:6379/0",
         backend="redis://shop:6379/1",
         is_private=False,

@@ -12,8 +12,9 @@ import os
 import random
 import re
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.processes import take_lock
@@ -32,7 +34,7 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import FactSource, Gone
 from pytest_manifest.schema.run_facts import Segment, SegmentEnded
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from tests.reports import add_receipts, add_starts, started
+from tests.reports import add_receipts, add_starts, run_info, started
 
 _GROWING = ("facts", "verdicts")
 
@@ -152,6 +154,35 @@ def playing(source: Path, target: Path, speed: float = 1.0, begun: float = 0.0) 
         player.close()
 
 
+@contextmanager
+def obeying(path: Path) -> Iterator[list[tuple[str, str, Any]]]:
+    """Answer commands as a run does; give what was asked for: action, reason, data."""
+    ended, said = threading.Event(), list[tuple[str, str, Any]]()
+
+    def answer() -> None:
+        with Ledger.open(path, write=True) as ledger:
+            while not ended.wait(0.01):
+                for one in ledger.commands.open():
+                    said.append((one.action, one.reason, dict(one.data)))
+                    ledger.commands.answer(one.number, Answer(True, True, f"did {one.action}"))
+
+    with running(answer, ended.set):
+        yield said
+
+
+@contextmanager
+def running(work: Callable[[], object], *end: Callable[[], object]) -> Iterator[None]:
+    """Do this in a thread of its own, which ends by these calls."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        for call in end:
+            call()
+        thread.join()
+
+
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
 
 
@@ -217,21 +248,9 @@ def made_ledger(folder: Path, script: Script | None = None, name: str = "live.js
     script = script or Script()
     manifest = read_manifest(made_manifest(folder / name, script))
     run = f"20261124T064500-{script.seed:08x}"
-    info = RunInfo(
-        run=run,
-        manifest=manifest.path.resolve(),
-        sha256=manifest.sha256,
-        workflow=None,
-        mode=None,
-        entries=len(manifest),
-        created_at=BEGAN,
-        broker="redis://127.0.0.1:6379/0",
-        backend="redis://127.0.0.1:6379/0",
-        is_private=True,
-        stream_ttl=86400,
-        number=script.seed,
-        takes_one=True,
-    )
+    url = "redis://127.0.0.1:6379/0"
+    own = {"stream_ttl": 86400, "number": script.seed, "takes_one": True}
+    info = run_info(run, BEGAN, manifest, url=url, **own)
     path = folder / "runs" / f"{run}.sqlite"
     times: list[tuple[int, str]] = []
     with Ledger.create(path, info, deferred=True) as ledger:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,6 +33,22 @@ TRIES = 3
 
 class StartFailedError(Exception):
     """A server that ended, or did not answer in time; the message ends with its last log lines."""
+
+
+@contextmanager
+def talking(*command: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of Python that is spoken with by lines, killed in the end."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def free_port() -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.facts import FACT_COLUMNS, end_of, fact_of_row
 from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.run.connections import NodeFinding
 from pytest_manifest.run.fact_log import was_emptied
 from pytest_manifest.schema import Receipt, VerdictStatus
@@ -25,6 +28,17 @@ from pytest_manifest.schema.run_facts import (
 
 UNDATED: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """When a report arrived of which that is of no account."""
+
+
+def run_info(run: str, at: datetime, manifest: Manifest | Path, **fields: Any) -> RunInfo:
+    """A run of this manifest on a private stack of no address, but for what is given."""
+    known: dict[str, Any] = {"manifest": manifest, "sha256": "0" * 64, "entries": 2}
+    if not isinstance(manifest, Path):
+        path, sha256 = manifest.path.resolve(), manifest.sha256
+        known = {"manifest": path, "sha256": sha256, "entries": len(manifest)}
+    known |= dict.fromkeys(("broker", "backend"), fields.pop("url", ""))
+    known |= {"workflow": None, "mode": None, "is_private": True, "stream_ttl": 3600}
+    return RunInfo(run=run, created_at=at, **known | fields)
 
 
 def started(
@@ -193,3 +207,16 @@ def facts_after(ledger: Ledger, seq: int) -> list[KeptFact]:
 def facts_of(ledger: Ledger, entry: str) -> list[JobFact | RunFact]:
     """The facts of an entry's jobs, in their order."""
     return [one.fact for one in facts_after(ledger, 0) if one.entry == entry]
+
+
+class NoResults(ResultReader):
+    """A result store in which there is nothing."""
+
+    def __init__(self) -> None: ...
+
+    def read(self, task_ids: object) -> dict[str, BackendResult]:
+        return {}
+
+    def discard(self, task_ids: object) -> None: ...
+
+    def close(self) -> None: ...

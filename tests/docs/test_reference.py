@@ -111,15 +111,9 @@ def test_every_field_of_a_manifest_is_listed(heading: str, model: type[BaseModel
             assert shown == expected, name
 
 
-def test_every_field_of_a_receipt_is_listed() -> None:
-    """receipt-format.md has every field, in the model's order."""
-    assert list(rows("receipt-format.md", "Receipt format")) == list(Receipt.model_fields)
-    assert list(rows("receipt-format.md", "Descendants")) == list(ExportedDescendant.model_fields)
-
-
-def test_every_field_of_a_summary_is_listed() -> None:
-    """summary-format.md has every field of each part, in the models' order."""
-    parts: dict[str, type[BaseModel]] = {
+TABLES: dict[str, dict[str, type[BaseModel]]] = {
+    "receipt-format.md": {"Receipt format": Receipt, "Descendants": ExportedDescendant},
+    "summary-format.md": {
         "Summary format": summary.RunSummary,
         "run": summary.SummaryRun,
         "statistics": summary.SummaryStatistics,
@@ -135,14 +129,8 @@ def test_every_field_of_a_summary_is_listed() -> None:
         "accepted": summary.SummaryAccepted,
         "Entries": summary.SummaryEntry,
         "Times": summary.SummarySpread,
-    }
-    for heading, model in parts.items():
-        assert list(rows("summary-format.md", heading)) == list(model.model_fields), heading
-
-
-def test_every_field_of_a_status_is_listed() -> None:
-    """status-format.md has every field of each part, every state and every code of a notice."""
-    parts: dict[str, type[BaseModel]] = {
+    },
+    "status-format.md": {
         "Status format": run_status.RunStatus,
         "eta": run_status.StatusEta,
         "causes": run_status.StatusCause,
@@ -155,25 +143,30 @@ def test_every_field_of_a_status_is_listed() -> None:
         "notices": run_status.StatusNotice,
         "series": run_status.StatusSeries,
         "flags": run_status.StatusFlag,
-    }
-    for heading, model in parts.items():
-        assert list(rows("status-format.md", heading)) == list(model.model_fields), heading
-    assert list(rows("status-format.md", "state")) == [*get_args(run_status.RunState)]
-    text = (REFERENCE / "status-format.md").read_text("utf-8")
-    assert all(f"`{code}` (" in text for code in get_args(run_status.NoticeCode))
-
-
-def test_every_field_of_a_digest_is_listed() -> None:
-    """digest-format.md has every field of each part."""
-    parts: dict[str, type[BaseModel]] = {
+    },
+    "digest-format.md": {
         "Digest format": run_digest.RunDigest,
         "tasks": run_digest.DigestTask,
         "workers": run_digest.DigestWorker,
         "listed": run_digest.DigestEntry,
         "ids": run_digest.DigestIds,
-    }
-    for heading, model in parts.items():
-        assert list(rows("digest-format.md", heading)) == list(model.model_fields), heading
+    },
+    "gap-fill.md": {"Judge entries": JudgeOrder},
+}
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_every_field_of_a_document_is_listed(page: str) -> None:
+    """Of each part, in the models' order."""
+    for heading, model in TABLES[page].items():
+        assert list(rows(page, heading)) == list(model.model_fields), heading
+
+
+def test_every_state_and_notice_of_a_status_is_listed() -> None:
+    """status-format.md has each state, and each code of a notice."""
+    assert list(rows("status-format.md", "state")) == [*get_args(run_status.RunState)]
+    text = (REFERENCE / "status-format.md").read_text("utf-8")
+    assert all(f"`{code}` (" in text for code in get_args(run_status.NoticeCode))
 
 
 def test_every_state_is_named() -> None:
@@ -240,11 +233,6 @@ def test_every_option_of_the_gap_filling_is_listed_with_its_default(
         if parameter.default is not None:
             shown = str(parameter.default)
             assert table[name][0] == (shown.lower() if parameter.default is False else shown), name
-
-
-def test_every_part_of_a_judge_s_order_is_listed() -> None:
-    """gap-fill.md has what a judge's entry tells the task."""
-    assert list(rows("gap-fill.md", "Judge entries")) == list(JudgeOrder.model_fields)
 
 
 def test_every_failure_of_a_model_is_listed_with_what_is_done() -> None:

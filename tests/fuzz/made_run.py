@@ -15,7 +15,7 @@ from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict.judging import Judging, recorded
 from tests.fuzz.oracles import scratch
-from tests.reports import add_receipts, add_starts, started
+from tests.reports import add_receipts, add_starts, run_info, started
 
 RUN: Final = "20261124T150000-0123abcd"
 MOMENT: Final = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
@@ -72,20 +72,7 @@ def made_manifest() -> Manifest:
 
 def made_info() -> RunInfo:
     """Describe the run."""
-    manifest = made_manifest()
-    return RunInfo(
-        run=RUN,
-        manifest=manifest.path,
-        sha256=manifest.sha256,
-        workflow="demo",
-        mode=None,
-        entries=len(ENTRIES),
-        created_at=MOMENT,
-        broker="memory://",
-        backend="memory://",
-        is_private=True,
-        stream_ttl=3600,
-    )
+    return run_info(RUN, MOMENT, made_manifest(), workflow="demo", url="memory://")
 
 
 def made_ledger(name: str) -> Ledger:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.records import ReadErrors
 from pytest_manifest.results.stream import StreamReader
@@ -36,7 +35,7 @@ from tests.fuzz.made_run import (
 )
 from tests.fuzz.oracles import expect, expect_sentence
 from tests.fuzz.verdicts import expect_verdict
-from tests.reports import all_receipts, starts_by_task
+from tests.reports import NoResults, all_receipts, starts_by_task
 
 KEY: Final = stream_key(RUN)
 MOST: Final = 50
@@ -55,22 +54,6 @@ LAST: Final[dict[str, Any]] = {
     },
 }
 """A record that comes behind all others, and must be there."""
-
-
-class _NoResults(ResultReader):
-    """A result store in which there is nothing."""
-
-    def __init__(self) -> None:
-        """Open nothing."""
-
-    def read(self, task_ids: object) -> dict[str, BackendResult]:
-        return {}
-
-    def discard(self, task_ids: object) -> None:
-        """Have nothing to drop."""
-
-    def close(self) -> None:
-        """Have nothing to close."""
 
 
 @cache
@@ -93,7 +76,7 @@ def records(lines: list[bytes]) -> list[str]:
     ledger = _ledger()
     reader = StreamReader("memory://", KEY, flaws=flaws, keeps_records=True)
     try:
-        with closing(ReceiptCollector(reader, _NoResults(), flaws=flaws)) as collector:
+        with closing(ReceiptCollector(reader, NoResults(), flaws=flaws)) as collector:
             context = _context(ledger, collector, warnings)
             recorder = VerdictRecorder(context, None)
             recorder.poll_once()

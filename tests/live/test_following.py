@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.schema.run_status import MOST_BYTES, RunStatus
 from pytest_manifest.stack.client import own_pythonpath
+from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -80,13 +80,8 @@ def session(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def ledger_of(folder: Path) -> Path:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        found = list((folder / ".manifest" / "runs").glob("*.sqlite"))
-        if found:
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError((folder / "pytest.log").read_text("utf-8"))
+    runs, log = folder / ".manifest" / "runs", folder / "pytest.log"
+    return eventually(lambda: [*runs.glob("*.sqlite")], within=40, what=f"a ledger; see {log}")[0]
 
 
 def sound(found: RunStatus, before: RunStatus | None) -> RunStatus:
@@ -123,11 +118,12 @@ def test_a_run_is_followed_to_its_end_over_the_death_of_its_pytest(tmp_path: Pat
     with session(folder) as process:
         path = ledger_of(folder)
         with RunReader(path) as reader:
-            deadline = time.monotonic() + PATIENCE
-            while not seen or seen[-1].done < 10:
-                assert time.monotonic() < deadline, (folder / "pytest.log").read_text("utf-8")
+
+            def are_ten_done() -> bool:
                 seen.append(sound(reader.look(), seen[-1] if seen else None))
-                time.sleep(0.05)
+                return seen[-1].done >= 10
+
+            eventually(are_ten_done, within=40, what="ten jobs have ended")
             assert seen[-1].state == "running"
             assert max(one.running for one in seen) > 0
             assert any(one.workers and one.workers[0].has for one in seen)

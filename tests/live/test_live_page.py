@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.reporting.live_page import server as served
 from pytest_manifest.reporting.live_page.content import RunContent
 from pytest_manifest.reporting.live_page.server import LiveServer, listening, new_token
 from tests.browser import opened
 from tests.live.test_run_page import serious
-from tests.player import Player, Script, made_ledger, playing
+from tests.player import Player, Script, made_ledger, obeying, playing, running
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -62,13 +61,8 @@ def serving(
 ) -> Iterator[LiveServer]:
     content = RunContent(partial(StoredRun.open, by_settings=False), control, root, path)
     server = LiveServer(listening(port), token or new_token(), content)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(partial(server.serve_forever, 0.01), server.close):
         yield server
-    finally:
-        server.close()
-        thread.join()
 
 
 @contextmanager
@@ -285,31 +279,9 @@ def test_without_control_there_is_no_button(browser: Browser, source: Path, tmp_
         assert page.get_by_text("Cancel").count() == 0
 
 
-@contextmanager
-def obeying(path: Path, said: list[tuple[str, str, Any]]) -> Iterator[None]:
-    """Answer commands as a run does, and note them."""
-    ended = threading.Event()
-
-    def answer() -> None:
-        with Ledger.open(path, write=True) as ledger:
-            while not ended.wait(0.02):
-                for one in ledger.commands.open():
-                    said.append((one.action, one.reason, dict(one.data)))
-                    ledger.commands.answer(one.number, Answer(True, True, f"did {one.action}"))
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def test_the_keyboard_alone_stops_a_run(browser: Browser, run: Watched) -> None:
     """From the top of the page by Tab and Enter; the command is shown, and then its answer."""
-    said: list[tuple[str, str, Any]] = []
-    with obeying(run.player.path, said), shown(browser, run) as page:
+    with obeying(run.player.path) as said, shown(browser, run) as page:
         for _ in range(10):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.dataset.action") == "stop":
@@ -336,7 +308,6 @@ def test_the_keyboard_alone_stops_a_run(browser: Browser, run: Watched) -> None:
 
 def test_each_button_stands_for_a_command(browser: Browser, run: Watched) -> None:
     """Limits, an entry that is cancelled, a cause that is sent again: shown, written, answered."""
-    said: list[tuple[str, str, Any]] = []
     name = run.player.path.stem
 
     def do(label: str) -> str:
@@ -346,7 +317,7 @@ def test_each_button_stands_for_a_command(browser: Browser, run: Watched) -> Non
         page.locator("#dialog").get_by_text("Close").click()
         return command.removeprefix(f"manifest ctl {name} ")
 
-    with obeying(run.player.path, said), shown(browser, run) as page:
+    with obeying(run.player.path) as said, shown(browser, run) as page:
         page.click("#buttons [data-action=pause]")
         assert do("Pause sending") == "pause"
         page.click("#buttons [data-action=set]")
@@ -413,9 +384,8 @@ def test_a_page_of_another_port_reads_nothing_and_does_nothing(
 
         def log_message(self, *_: object) -> None: ...
 
-    said: list[tuple[str, str, Any]] = []
     with ExitStack() as stack:
-        stack.enter_context(obeying(run.player.path, said))
+        said = stack.enter_context(obeying(run.player.path))
         foreign = stack.enter_context(HTTPServer(("127.0.0.1", 0), Foreign))
         thread = threading.Thread(target=foreign.serve_forever, args=(0.01,))
         thread.start()

@@ -81,7 +81,6 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
 @pytest.mark.ring(2)
 def test_a_busy_worker_of_greenlets_may_have_more_than_it_says(broker: str, tmp_path: Path) -> None:
     """While its pool is full it reads no messages, and answers; an idle one has read them all."""
-    pytest.importorskip("gevent")
     where = address(broker, "rpc://", app=APP)
     sent = attempts([Entry(id=f"s{n}", task="stock.sleep", args=[4]) for n in range(3)])
     asked = [*(one.task_id for one in sent), "gone"]

@@ -282,30 +282,28 @@ def test_an_interrupted_up_leaves_nothing(run: Run, runtime: Path, project: Path
         assert not state.state_file(runtime).exists()
 
 
-def test_a_broken_app_is_exit_code_2(run: Run, runtime: Path, project: Path) -> None:
-    """An app that cannot be imported is a sentence, and nothing stays up."""
-    (project / "stackapp.py").write_text("raise RuntimeError('no settings')\n")
-
-    shown = run("up", "--app=stackapp:app", "--workers=1")
-
-    assert (shown.returncode, shown.stdout) == (2, "")
-    assert "cannot start" in shown.stderr
-    assert "RuntimeError: no settings" in shown.stderr
-    assert not state.is_up(runtime)
-
-
-def test_a_module_with_two_apps_is_refused_with_their_names(
-    run: Run, runtime: Path, project: Path
+@pytest.mark.parametrize(
+    ("app", "code", "said"),
+    [
+        ("stackapp:app", "raise RuntimeError('no settings')\n", "RuntimeError: no settings"),
+        (
+            "stackapp",
+            "from celery import Celery\n\none = Celery('one')\nother = Celery('other')\n",
+            "name the one that is meant: stackapp:one, stackapp:other",
+        ),
+    ],
+    ids=["it raises", "there are two"],
+)
+def test_an_app_that_cannot_be_had_is_exit_code_2(
+    run: Run, runtime: Path, project: Path, app: str, code: str, said: str
 ) -> None:
-    """Celery would have the workers take the first of them."""
-    (project / "stackapp.py").write_text(
-        "from celery import Celery\n\none = Celery('one')\nother = Celery('other')\n"
-    )
+    """In a sentence, and nothing stays up; of two apps Celery would have workers take the first."""
+    (project / "stackapp.py").write_text(code)
 
-    shown = run("up", "--app=stackapp", "--workers=1")
+    shown = run("up", f"--app={app}", "--workers=1")
 
     assert (shown.returncode, shown.stdout) == (2, "")
-    assert "name the one that is meant: stackapp:one, stackapp:other" in shown.stderr
+    assert said in shown.stderr
     assert not state.is_up(runtime)
 
 

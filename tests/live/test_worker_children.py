@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from pytest_manifest.results.records import Child
 from tests.live.apps.tree_support import Tree, grown, plant
-from tests.live.apps.worker_support import SECONDS, Bench, Flavour, running_worker
+from tests.live.apps.worker_support import SECONDS, Bench, bench_of
 from tests.live.test_worker_descendants import POOLS
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
-    ids=lambda flavour: flavour.name,
-)
-def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
-    flavour: Flavour = request.param
-    with running_worker(valkey, valkey, flavour) as running:
-        yield running
+bench = bench_of(POOLS)
 
 
 def children(tree: Tree) -> list[Child]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 from tests.live.apps.tree_support import Tree, grown
-from tests.live.apps.worker_support import INCLUDE, Bench, Flavour, running_worker
+from tests.live.apps.worker_support import INCLUDE, Bench, Flavour, bench_of
 
 pytestmark = pytest.mark.live
 
@@ -18,16 +17,7 @@ POOLS = [
     Flavour("threads", TREES, (*INCLUDE, "--pool=threads", "-c", "2")),
     Flavour("solo", TREES, (*INCLUDE, "--pool=solo")),
 ]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
-    ids=lambda flavour: flavour.name,
-)
-def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
-    with running_worker(valkey, valkey, request.param) as running:
-        yield running
+bench = bench_of(POOLS)
 
 
 Hows = dict[tuple[str, str], int]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from pytest_manifest.schema import Receipt
-from tests.live.apps.worker_support import INCLUDE, STOCK, Bench, Flavour, running_worker
+from tests.live.apps.worker_support import INCLUDE, STOCK, Bench, Flavour, bench_of
 
 pytestmark = pytest.mark.live
 
@@ -31,16 +30,7 @@ FLAVOURS = [
     Flavour("solo", STOCK, (*INCLUDE, "--pool=solo")),
     Flavour("threads", STOCK, (*INCLUDE, "--pool=threads")),
 ]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
-    ids=lambda flavour: flavour.name,
-)
-def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
-    with running_worker(valkey, valkey, request.param) as running:
-        yield running
+bench = bench_of(FLAVOURS)
 
 
 def messages(receipt: Receipt) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -17,6 +16,7 @@ from tests.live.apps.worker_support import (
     STOCK,
     Bench,
     Flavour,
+    bench_of,
     running_worker,
 )
 from tests.services import valkey_server
@@ -34,16 +34,7 @@ POOLS = [
     Flavour("spawned-one-line", INSTRUMENTED, (), SPAWNED),
     OWN_BACKEND,
 ]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
-    ids=lambda flavour: flavour.name,
-)
-def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
-    with running_worker(valkey, valkey, request.param) as running:
-        yield running
+bench = bench_of(POOLS)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import json
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -25,7 +24,7 @@ from tests.live.apps.worker_support import (
     Bench,
     Flavour,
     Sent,
-    running_worker,
+    bench_of,
 )
 from tests.processes import said_by_system
 from tests.support import eventually
@@ -36,16 +35,7 @@ FLAVOURS = [
     Flavour("included", STOCK, INCLUDE),
     Flavour("one-line", INSTRUMENTED),
 ]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
-    ids=lambda flavour: flavour.name,
-)
-def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
-    with running_worker(valkey, valkey, request.param) as running:
-        yield running
+bench = bench_of(FLAVOURS)
 
 
 def digest(value: object) -> str:
@@ -184,20 +174,16 @@ def test_ignored_results_have_receipts(
     assert (receipt.state, receipt.result) == (state, result)
 
 
-def test_ignore(bench: Bench) -> None:
-    """A task that raises Ignore is told as ignored."""
-    receipt = bench.ask("ignore")
-    assert receipt.state == "ignored"
+@pytest.mark.parametrize(
+    ("task", "state", "message"),
+    [("ignore", "ignored", "nothing to do"), ("reject", "rejected", "not for me")],
+)
+def test_what_a_task_does_not_do_is_told(bench: Bench, task: str, state: str, message: str) -> None:
+    """That it raises Ignore; once that it rejects its message for good."""
+    receipt = bench.ask(task)
+    assert receipt.state == state
     assert receipt.error is not None
-    assert receipt.error.message == "nothing to do"
-
-
-def test_reject(bench: Bench) -> None:
-    """A task that rejects its message for good is told as rejected, once."""
-    receipt = bench.ask("reject")
-    assert receipt.state == "rejected"
-    assert receipt.error is not None
-    assert receipt.error.message == "not for me"
+    assert receipt.error.message == message
 
 
 def test_reject_and_requeue(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 
 import pytest
 
@@ -21,18 +20,12 @@ SMOKE = (SPAWNING, "threads")
 
 
 def flavours(app: str, pools: Sequence[str] = POOLS) -> Sequence[object]:
-    """A worker of each pool that can be had here."""
+    """A worker of each pool."""
     return [
         pytest.param(
             Flavour(f"{pool}-{app.rpartition('_')[2]}", app, (*INCLUDE, "-P", pool, "-c", "4")),
             id=pool,
-            marks=(
-                pytest.mark.ring(1) if (app, pool) == SMOKE else pytest.mark.ring(2),
-                pytest.mark.skipif(
-                    pool in ("gevent", "eventlet") and find_spec(pool) is None,
-                    reason=f"{pool} is not installed",
-                ),
-            ),
+            marks=pytest.mark.ring(1 if (app, pool) == SMOKE else 2),
         )
         for pool in pools
     ]
@@ -53,8 +46,7 @@ def hows(package: str) -> Sequence[str]:
 def test_what_a_task_spawns_belongs_to_it(bench: Bench) -> None:
     """Threads in each pool; greenlets where the pool is of them, or the task alone uses them."""
     pool = bench.flavour.name.partition("-")[0]
-    with_gevent = pool != "eventlet" and find_spec("gevent")
-    packages = ["threads", *(["gevent"] if with_gevent else [])]
+    packages = ["threads"] if pool == "eventlet" else ["threads", "gevent"]
     found = {
         (package, way): grown(bench, "spawning", package, way, 3).hows()
         for package in packages

@@ -238,6 +238,15 @@ class Project:
         return sorted(found, key=lambda path: path.with_suffix(".lock").stat().st_mtime_ns)
 
 
+def change(manifest: Path, entry: str, fields: Mapping[str, object]) -> None:
+    """Replace fields of one entry, where it stands in the file."""
+    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+    for row in rows:
+        if row.get("id") == entry:
+            row.update(fields)
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
 def kill_in_the_middle(project: Project) -> None:
     """kill -9 of a pytest whose stack is in its own memory, so that both are gone.
 

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.plugin.conftest import Project, change, kill_in_the_middle
 from tests.plugin.ways import xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 RECEIPTS = ("--manifest-audit", "--manifest-receipts=r.jsonl")
 
 Row = dict[str, object]
-
-
-def change(manifest: Path, entry: str, fields: Mapping[str, object]) -> None:
-    """Replace fields of one entry, where it stands in the file."""
-    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
-    for row in rows:
-        if row.get("id") == entry:
-            row.update(fields)
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 @pytest.fixture

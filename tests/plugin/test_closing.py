@@ -205,23 +205,17 @@ def test_one_failed_job_fails_one_test(project: Project, workers: Sequence[str])
     assert lines_of(verified / "first.txt") == lines_of(verified / "second.txt") == keys
 
 
-def test_a_failure_that_is_expected_hides_none(project: Project) -> None:
+@pytest.mark.parametrize(("mark", "outcome"), [("xfail", "xfailed"), ("skip", "skipped")])
+def test_a_test_that_may_fail_or_is_skipped_hides_none(
+    project: Project, mark: str, outcome: str
+) -> None:
     """A session in which the other tests of the entry are skipped would be green."""
     workflow(project, [{"id": "f", "task": "jobs.fail", "args": ["x"]}])
-    expected = VERIFY.replace("def test_first", "@pytest.mark.xfail\ndef test_first")
-    project.write("workflows/films/verify.py", expected)
+    marked = VERIFY.replace("def test_first", f"@pytest.mark.{mark}\ndef test_first")
+    project.write("workflows/films/verify.py", marked)
     result = project.run("--manifest=m.jsonl", MEMORY)
     assert result.ret == 1
-    result.assert_outcomes(xfailed=1, failed=1)
-
-
-def test_a_test_that_is_skipped_hides_none(project: Project) -> None:
-    workflow(project, [{"id": "f", "task": "jobs.fail", "args": ["x"]}])
-    skipped = VERIFY.replace("def test_first", "@pytest.mark.skip\ndef test_first")
-    project.write("workflows/films/verify.py", skipped)
-    result = project.run("--manifest=m.jsonl", MEMORY)
-    assert result.ret == 1
-    result.assert_outcomes(skipped=1, failed=1)
+    result.assert_outcomes(**{outcome: 1, "failed": 1})
 
 
 def test_allure_shows_one_failure_of_a_job(project: Project) -> None:

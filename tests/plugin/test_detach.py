@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.interrupting import is_alive
 from tests.plugin.conftest import Project
 from tests.support import eventually
 
@@ -44,7 +45,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+    return not any(map(is_alive, processes))
 
 
 @pytest.fixture

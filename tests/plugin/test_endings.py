@@ -137,8 +137,7 @@ def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str,
         eventually(lambda: len(project.ran()) == 1, within=100, what="a job has begun")
         process.send_signal(signal.SIGINT)
         # Two that come before the first is taken are one to a process.
-        while is_pending(process.pid, signal.SIGINT):
-            time.sleep(0.001)
+        eventually(lambda: not is_pending(process.pid, signal.SIGINT), what="the first is taken")
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate(timeout=100)

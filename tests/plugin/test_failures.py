@@ -138,22 +138,21 @@ def test_a_broken_manifest_lists_its_faults(project: Project) -> None:
     result.stderr.fnmatch_lines(["*m.jsonl:2: *'a'*line 1*", "*m.jsonl:3: *task*", "*m.jsonl:4: *"])
 
 
-def test_the_stack_needs_an_application(project: Project) -> None:
-    """Without an app and without a broker there is one clear sentence."""
-    project.write("pytest.ini", "[pytest]\n")
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("pytest.ini", "[pytest]\n", "*needs your Celery application*--manifest-app*"),
+        ("jobs.py", "raise RuntimeError('no settings')\n", "*no settings*"),
+    ],
+    ids=["none is named", "it cannot be imported"],
+)
+def test_the_stack_needs_an_application(project: Project, file: str, text: str, said: str) -> None:
+    """Without an app and without a broker there is one clear sentence; so for what it raises."""
+    project.write(file, text)
     project.doubles(count=1)
     result = project.run("--manifest=m.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*needs your Celery application*--manifest-app*"])
-
-
-def test_an_application_that_cannot_be_imported(project: Project) -> None:
-    """The import's own error is shown, soon, and nothing is left running."""
-    project.write("jobs.py", "raise RuntimeError('no settings')\n")
-    project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*no settings*"])
+    result.stderr.fnmatch_lines([said])
 
 
 def test_a_broker_out_of_reach_is_one_error(project: Project) -> None:

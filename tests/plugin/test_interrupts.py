@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from pytest_manifest.ledger import Ledger
+from tests.interrupting import is_alive
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
 from tests.plugin.test_run_page import data_of
@@ -81,13 +82,6 @@ def private_broker(process: subprocess.Popen[str]) -> redis.Redis:
 
 def all_gone(processes: list[psutil.Process]) -> None:
     eventually(lambda: not any(map(is_alive, processes)), within=30, what="every process has ended")
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it went between the two questions
-        return False
 
 
 def private_folders(processes: list[psutil.Process]) -> list[Path]:

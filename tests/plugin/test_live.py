@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from pytest_manifest.ledger import Ledger
+from tests.interrupting import is_alive
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
-from tests.plugin.test_interrupts import is_alive
 from tests.support import eventually
 
 pytestmark = pytest.mark.live

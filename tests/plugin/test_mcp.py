@@ -155,8 +155,6 @@ def test_the_tools_are_listed_for_programs() -> None:
     }
 
 
-def test_without_the_library_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
-    assert "pip install 'pytest-celery-manifest[mcp]'" in refusal(monkeypatch, capsys, "mcp")
+    assert "pip install 'pytest-celery-manifest[mcp]'" in refusal("mcp")

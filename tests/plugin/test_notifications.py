@@ -12,9 +12,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from pytest_manifest.plugin import notifying
+from tests.interrupting import is_alive
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
-from tests.plugin.test_interrupts import is_alive
 from tests.receivers import Receiver, black_hole, receiver
 from tests.support import eventually
 
@@ -235,23 +235,23 @@ def test_a_look_tells_nobody(project: Project) -> None:
 
 
 @LATER
-def test_a_package_that_is_missing_is_named_with_its_extra(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"notify": "json://localhost"}, "*apprise is not installed; *celery-manifest[[]notify]'*"),
+        (
+            {"notify_on": "finished lately"},
+            "*give some of first_failure, stalled, late, recovered, finished*",
+        ),
+    ],
+    ids=["a package that is missing", "an event that is none"],
+)
+def test_what_nobody_could_be_told_by_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], said: str
 ) -> None:
     project.doubles(count=2)
-    configure(project, notify="json://localhost")
+    configure(project, **settings)
     monkeypatch.setattr(notifying, "find_spec", lambda _: None)
     done = project.run(*QUICK)
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(
-        ["*apprise is not installed; pip install 'pytest-celery-manifest[[]notify]'*"]
-    )
-
-
-@LATER
-def test_an_event_that_is_none_is_refused(project: Project) -> None:
-    project.doubles(count=2)
-    configure(project, notify_on="finished lately")
-    done = project.run(*QUICK)
-    assert done.ret == pytest.ExitCode.USAGE_ERROR
-    done.stderr.fnmatch_lines(["*give some of first_failure, stalled, late, recovered, finished*"])
+    done.stderr.fnmatch_lines([said])

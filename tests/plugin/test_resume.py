@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.rows import RunStatus
-from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.plugin.conftest import Project, change, kill_in_the_middle
 from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
@@ -43,15 +40,6 @@ def double(name: str, n: int, **fields: object) -> Row:
         "expect": {"result": {"n": 2 * n}},
         **fields,
     }
-
-
-def change(manifest: Path, entry: str, fields: Mapping[str, object]) -> None:
-    """Replace fields of one entry, where it stands in the file."""
-    rows = [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
-    for row in rows:
-        if row.get("id") == entry:
-            row.update(fields)
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
 
 
 def reasons(project: Project) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from pytest_manifest import (
     ManifestRun,
     PlanBuilder,
     Receipt,
+    current_job,
     evidence,
     planning_fixture,
 )
@@ -59,6 +60,7 @@ def test_every_public_name_can_be_had() -> None:
 def test_evidence_outside_a_task_does_nothing() -> None:
     """A task's code can be called without a worker."""
     evidence(pool={"size": 5})
+    assert current_job() is None
 
 
 def test_the_sample_verifier_runs() -> None:

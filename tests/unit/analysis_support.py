@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
-from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.schema import (
     Entry,
@@ -22,21 +22,16 @@ from pytest_manifest.schema import (
     VerdictStatus,
 )
 from pytest_manifest.schema.statuses import outcome_of
-from tests.reports import add_receipts
+from tests.reports import add_receipts, run_info
 
 START = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
-INFO = RunInfo(
-    run="20261124T150000-0123abcd",
+INFO = run_info(
+    "20261124T150000-0123abcd",
+    START,
     manifest=Path("/m.jsonl"),
-    sha256="0" * 64,
     workflow="demo",
-    mode=None,
-    entries=2,
-    created_at=START,
-    broker="redis://127.0.0.1:1/0",
-    backend="redis://127.0.0.1:1/0",
+    url="redis://127.0.0.1:1/0",
     is_private=False,
-    stream_ttl=3600,
 )
 
 

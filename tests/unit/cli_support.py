@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from pydantic import JsonValue
@@ -13,12 +16,12 @@ from typer.testing import CliRunner
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.cli.main import app, main
-from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import json_sha256
-from tests.reports import add_receipts
+from tests.reports import add_receipts, run_info
 from tests.unit.answers import hold
 from tests.unit.ledger_support import MOMENT, NOTHING, verdict
 
@@ -37,17 +40,28 @@ def as_json(*arguments: str, status: int = 0) -> dict[str, JsonValue]:
     return document
 
 
-def refusal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> str:
-    """What a person reads on stderr of a command that is refused."""
-    monkeypatch.setattr("sys.argv", ["manifest", *arguments])
-    with pytest.raises(SystemExit) as ended:
+def called(*arguments: str) -> tuple[int, str, str]:
+    """Call the command as a person does; return its status, and what it prints to each stream."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with (
+        mock.patch("sys.argv", ["manifest", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
         main()
-    assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    return told.err
+    status = ended.value.code or 0
+    assert isinstance(status, int)
+    for one in (out, err):
+        one.seek(0)
+    return status, out.read(), err.read()
+
+
+def refusal(*arguments: str) -> str:
+    """What a person reads on stderr of a command that is refused."""
+    status, out, err = called(*arguments)
+    assert (status, out) == (2, "")
+    return err
 
 
 def write_manifest(path: Path, *entries: Mapping[str, JsonValue]) -> Path:
@@ -68,20 +82,8 @@ def make_run(
     """
     whole = read_manifest(file)
     run = f"20261128T0300{number:02}-{number:08x}"
-    info = RunInfo(
-        run=run,
-        manifest=file.resolve(),
-        sha256=whole.sha256,
-        workflow=None,
-        mode=None,
-        entries=len(whole),
-        created_at=MOMENT + timedelta(minutes=number),
-        broker="",
-        backend="",
-        is_private=True,
-        stream_ttl=60,
-        number=number,
-    )
+    at = MOMENT + timedelta(minutes=number)
+    info = run_info(run, at, whole, stream_ttl=60, number=number)
     path = file.parent / ".manifest" / "runs" / f"{run}.sqlite"
     with Ledger.create(path, info) as ledger:
         keep_manifest(whole, path)

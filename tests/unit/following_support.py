@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -180,3 +180,7 @@ class MadeRun:
         self.start(*entries)
         for entry in entries:
             self.judge(entry, status, **said)  # type: ignore[arg-type]  # fields of receipts
+
+
+Make = Callable[..., MadeRun]
+"""Makes a run, see MadeRun; the fixture ``make`` is one."""

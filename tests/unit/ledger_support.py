@@ -7,27 +7,20 @@ from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pytest_manifest.ledger import RunInfo
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from tests.reports import started
+from tests.reports import run_info, started
 
 ROOT = Path(__file__).resolve().parents[2]
 """Everything that a ledger of version 1 held, as SQL."""
 MOMENT = datetime(2026, 11, 24, 15, 0, 1, 123456, tzinfo=timezone.utc)
-INFO = RunInfo(
-    run="20261124T150000-0123abcd",
+INFO = run_info(
+    "20261124T150000-0123abcd",
+    datetime(2026, 11, 24, 15, tzinfo=timezone.utc),
     manifest=Path("/tmp/m.jsonl"),
-    sha256="0" * 64,
     workflow="demo",
-    mode=None,
-    entries=2,
-    created_at=datetime(2026, 11, 24, 15, tzinfo=timezone.utc),
-    broker="redis://:***@127.0.0.1:1/0",
-    backend="redis://:***@127.0.0.1:1/0",
-    is_private=True,
-    stream_ttl=3600,
+    url="redis://:***@127.0.0.1:1/0",
 )
 
 NOTHING = {

@@ -46,7 +46,7 @@ from tests.unit.ledger_support import INFO
 from tests.unit.reloading import judged_twice
 from tests.unit.run_clocks import replaced_clocks
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
-from tests.unit.run_world import Execution, Record, VirtualEvent, World, result_of
+from tests.unit.run_world import Delivery, Execution, Record, VirtualEvent, Worker, World, result_of
 
 RUN = INFO.run
 FOREVER = 1e6
@@ -471,6 +471,18 @@ def _state_of(record: Record) -> object:
 def note_stock(ledger: Ledger, name: str) -> None:
     """Record a worker that reports no starts, as it is recorded when it is found."""
     add_nodes(ledger, [name], "stock")
+
+
+def first(made: Rig) -> Worker:
+    return made.world.workers["w1@box"]
+
+
+def begun(made: Rig) -> Delivery:
+    """The next job, begun by the first worker."""
+    made.world.take(first(made))
+    delivery = made.world.begin(first(made))
+    assert delivery is not None
+    return delivery
 
 
 @contextmanager

@@ -142,8 +142,6 @@ def test_digests_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "1 entry is red since run 1" in manifest("history", "m.jsonl")
 
 
-def test_without_a_run_there_is_no_history(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_run_there_is_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert ".manifest/runs; dispatch it" in refusal(monkeypatch, capsys, "history")
+    assert ".manifest/runs; dispatch it" in refusal("history")

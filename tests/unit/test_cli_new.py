@@ -196,28 +196,21 @@ def test_rows_of_a_csv_file_are_entries(folder: Path) -> None:
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
-    text: str,
-    options: list[str],
-    sentence: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    text: str, options: list[str], sentence: str, folder: Path
 ) -> None:
     """With its line, and without a file of entries."""
     Path("o.csv").write_text(text, "utf-8")
     command = ["new", "--from-task=shop.price", "--csv=o.csv", "-o", "out.jsonl", *options]
-    assert sentence in refusal(monkeypatch, capsys, *command)
+    assert sentence in refusal(*command)
     assert not Path("out.jsonl").exists()
 
 
-def test_a_file_that_cannot_be_written_is_not_the_sources_fault(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_written_is_not_the_sources_fault(folder: Path) -> None:
     """What is done with the rows fails on its own account."""
     Path("o.csv").write_text("first\n1\n", "utf-8")
     Path("file").touch()
     command = ["new", "--from-task=shop.any", "--csv=o.csv", "-o", "file/out.jsonl"]
-    told = refusal(monkeypatch, capsys, *command)
+    told = refusal(*command)
     assert told.startswith("manifest: file/out.jsonl: it cannot be written (")
 
 
@@ -253,14 +246,10 @@ def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(
-    options: list[str],
-    sentence: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], sentence: str, folder: Path
 ) -> None:
     """On stderr, with exit status 2."""
-    assert sentence in refusal(monkeypatch, capsys, "new", *options)
+    assert sentence in refusal("new", *options)
 
 
 def test_every_fault_of_a_manifest_is_named(folder: Path) -> None:
@@ -274,12 +263,10 @@ def test_every_fault_of_a_manifest_is_named(folder: Path) -> None:
     assert first.startswith("m.jsonl:1: unknown field")
 
 
-def test_a_file_that_cannot_be_read_has_no_faults(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_read_has_no_faults(folder: Path) -> None:
     """That is status 2, and nothing is said of the others; each such file is named."""
     Path("m.jsonl").write_text("{}\n", "utf-8")
-    told = refusal(monkeypatch, capsys, "lint", "a.jsonl", "m.jsonl", ".", "--json")
+    told = refusal("lint", "a.jsonl", "m.jsonl", ".", "--json")
     assert told.splitlines() == [
         "manifest: a.jsonl: there is no such file; check the path",
         ".: it is a folder; name a file in it",
@@ -401,9 +388,7 @@ def test_what_cannot_be_an_entry_of_beats_schedule_is_left_out_and_named(folder:
     assert "left out 'set', which cannot be an entry: 'Object of type set" in said
 
 
-def test_arguments_that_json_lacks_reach_the_task_as_beat_gives_them(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_arguments_that_json_lacks_reach_the_task_as_beat_gives_them(folder: Path) -> None:
     """By the marks of Celery's JSON, which is said; another serializer does not read them."""
     Path("cli_shop.py").write_text(APP + ODD_BEAT, "utf-8")
     said = manifest("new", "--from-beat", "-o", "beat.jsonl")
@@ -418,7 +403,7 @@ def test_arguments_that_json_lacks_reach_the_task_as_beat_gives_them(
     assert "which the app sends as pickle" in str(left["marked"])
     told.app.conf.beat_schedule = {5: None}
     assert "nothing of beat_schedule is written; left out '5'" in refusal(
-        monkeypatch, capsys, "new", "--from-beat", "-o", "none.jsonl"
+        "new", "--from-beat", "-o", "none.jsonl"
     )
     assert not Path("none.jsonl").exists()
 
@@ -442,9 +427,7 @@ def test_what_failed_in_a_run_is_a_manifest(folder: Path) -> None:
     assert "1 entry may have run and is not idempotent: 'b'" in said
 
 
-def test_what_waits_for_what_has_not_failed_is_not_taken_along(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_waits_for_what_has_not_failed_is_not_taken_along(folder: Path) -> None:
     """It would be sent though that never ran; nor is what waits for it, and both are named."""
     file = write_manifest(
         Path("m.jsonl"),
@@ -466,6 +449,6 @@ def test_what_waits_for_what_has_not_failed_is_not_taken_along(
     assert "left out 'held': it waits for 'dropped'" in said
     write_manifest(file, {"id": "a", "task": "t"}, {"id": "b", "task": "t", "after": ["a"]})
     make_run(file, 2, [None, "skipped"])
-    told = refusal(monkeypatch, capsys, "new", "--from-run=last", "--failed", "-o", "no.jsonl")
+    told = refusal("new", "--from-run=last", "--failed", "-o", "no.jsonl")
     assert "left out 'b': it waits for 'a', which has neither passed nor failed" in told
     assert not Path("no.jsonl").exists()

@@ -115,16 +115,12 @@ def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(
-    arguments: list[str],
-    sentence: str,
-    file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], sentence: str, file: Path
 ) -> None:
     """On stderr, with exit status 2."""
     make_run(file, 1, ["passed", "failed", None])
     make_run(file, 2, ["passed", "failed", None])
-    told = refusal(monkeypatch, capsys, *arguments)
+    told = refusal(*arguments)
     assert told.startswith("manifest: ")
     assert sentence in told
 
@@ -196,18 +192,14 @@ def test_a_run_is_exported_in_each_format(file: Path) -> None:
     assert Path("page.html").read_text("utf-8").startswith("id,task,line")
 
 
-def test_a_run_is_read_with_the_manifest_that_it_had(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_read_with_the_manifest_that_it_had(file: Path) -> None:
     """The file may have been changed since; its copy beside the ledger has not."""
     make_run(file, 1, ["passed", "failed", "passed"])
     write_manifest(file, {"id": "other", "task": "t"})
     assert ids(as_json("show", "last")) == ["a", "b", "c"]
     for copy in Path(".manifest/runs").glob("*.manifest.jsonl"):
         copy.unlink()
-    assert "is another version of it, or none; copy" in refusal(
-        monkeypatch, capsys, "export", "last", "-f", "summary"
-    )
+    assert "is another version of it, or none; copy" in refusal("export", "last", "-f", "summary")
 
 
 def test_a_run_that_is_merged_again_counts_once(

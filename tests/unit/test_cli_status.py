@@ -19,25 +19,15 @@ from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.run_status import RunStatus
 from pytest_manifest.text import cells
 from tests.unit.cli_support import as_json, manifest, refusal
-from tests.unit.following_support import MadeRun
+from tests.unit.following_support import MadeRun, Make
 
-Make = Callable[..., MadeRun]
 Steps = Iterator[Callable[[], None]]
 NUMBER = re.compile(r"\d[\d,.:]*")
 
 
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made: list[MadeRun] = []
-
-    def make(**options: object) -> MadeRun:
-        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for run in made:
-        run.close()
 
 
 @pytest.fixture
@@ -188,15 +178,11 @@ def test_a_terminal_is_redrawn_in_place(make: Make, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_what_is_no_run_is_refused_in_a_sentence(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    said: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.sqlite").write_text("no ledger")
-    assert said in refusal(monkeypatch, capsys, *arguments)
+    assert said in refusal(*arguments)
 
 
 def test_a_log_has_a_line_of_ascii(busy: MadeRun) -> None:

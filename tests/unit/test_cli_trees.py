@@ -78,11 +78,9 @@ def test_a_tree_says_where_it_is_not_known(run: Path) -> None:
     assert "(passed): descendants: not known (its worker" in manifest("show", "last", "--tree=a")
 
 
-def test_a_tree_of_no_entry_is_refused(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tree_of_no_entry_is_refused(run: Path) -> None:
     """In a sentence."""
-    told = refusal(monkeypatch, capsys, "show", "last", "--tree=x")
+    told = refusal("show", "last", "--tree=x")
     assert f"run {run.stem}: there is no entry 'x' in it" in told
 
 
@@ -262,8 +260,6 @@ def test_facts_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert secret not in manifest("show", "a", "--facts", *arguments)
 
 
-def test_facts_of_no_entry_are_refused(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = refusal(monkeypatch, capsys, "show", "x", "--facts")
+def test_facts_of_no_entry_are_refused(run: Path) -> None:
+    told = refusal("show", "x", "--facts")
     assert f"run {run.stem}: there is no entry 'x' in it" in told

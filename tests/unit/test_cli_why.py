@@ -174,10 +174,8 @@ def test_what_was_cancelled_is_asked_for_by_a_requeue(
     )
 
 
-def test_an_entry_that_is_not_there_is_named(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "there is no entry 'none' in it" in refusal(monkeypatch, capsys, "why", "none")
+def test_an_entry_that_is_not_there_is_named(run: Path) -> None:
+    assert "there is no entry 'none' in it" in refusal("why", "none")
 
 
 def test_what_agents_are_told_to_run_is_there() -> None:

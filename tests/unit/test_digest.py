@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,24 +21,9 @@ from pytest_manifest.ledger.files import RunFiles, next_run_number
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.run_digest import MOST_BYTES, RunDigest, work_of
 from scripts.schemas import FOLDER
-from tests.unit.following_support import MadeRun
+from tests.unit.following_support import MadeRun, Make
 
-Make = Callable[..., MadeRun]
 MB = 1 << 20
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a run, see MadeRun."""
-    made: list[MadeRun] = []
-
-    def make(**options: object) -> MadeRun:
-        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for run in made:
-        run.close()
 
 
 def digest_of(run: MadeRun) -> RunDigest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,24 +25,8 @@ from pytest_manifest.schema.run_facts import Search
 from pytest_manifest.schema.run_status import MOST_BYTES, RunStatus
 from tests.reports import add_receipts, add_starts, started
 from tests.rings import examples
-from tests.unit.following_support import MadeRun
+from tests.unit.following_support import MadeRun, Make
 from tests.unit.shards_support import Shards
-
-Make = Callable[..., MadeRun]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a run, see MadeRun."""
-    made: list[MadeRun] = []
-
-    def make(**options: object) -> MadeRun:
-        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for run in made:
-        run.close()
 
 
 def look(run: MadeRun) -> RunStatus:

@@ -310,13 +310,11 @@ def test_in_toto_of_a_good_run(
     assert statement["predicate"]["result"] == result
 
 
-def test_an_attestation_takes_a_key(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_attestation_takes_a_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one nothing is written: unsigned, it would attest nothing."""
     monkeypatch.delenv(signing.SIGNING_KEY_VARIABLE, raising=False)
     make_run(file, 1, STATUSES)
-    text = refusal(monkeypatch, capsys, "export", "last", "-f", "in-toto", "-o", "a.intoto.jsonl")
+    text = refusal("export", "last", "-f", "in-toto", "-o", "a.intoto.jsonl")
     assert "name a private key by MANIFEST_SIGNING_KEY" in text
     assert not Path("a.intoto.jsonl").exists()
 
@@ -356,12 +354,10 @@ def test_no_format_shows_a_secret(
     assert stat.S_IMODE(Path("out").stat().st_mode) == 0o600
 
 
-def test_a_missing_package_is_named(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_package_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the extra that brings it."""
     monkeypatch.setattr(formats, "find_spec", lambda _name: None)
     make_run(file, 1, STATUSES)
     for form, extra in (("parquet", "parquet"), ("openlineage", "openlineage")):
-        text = refusal(monkeypatch, capsys, "export", "last", "-f", form, "-o", "out")
+        text = refusal("export", "last", "-f", form, "-o", "out")
         assert f"pip install pytest-celery-manifest[{extra}]" in text

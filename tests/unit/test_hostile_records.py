@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
-from pytest_manifest.results.backend_results import BackendResult, ResultReader, parse_result
+from pytest_manifest.results.backend_results import ResultReader, parse_result
 from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.records import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
@@ -32,7 +32,7 @@ from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import case
 from pytest_manifest.worker.backend_memory import stores
 from tests.reasons import phrase
-from tests.reports import add_receipts, add_starts
+from tests.reports import NoResults, add_receipts, add_starts
 from tests.rings import examples
 from tests.unit.ledger_support import INFO
 from tests.verdicts import completed, evaluate, lie_of
@@ -93,19 +93,6 @@ def put(*records: object, key: str = KEY) -> None:
     for record in records:
         text = record if isinstance(record, str) else json.dumps(record)
         stores.now.xadd(key, {"r": text})
-
-
-class NoResults(ResultReader):
-    """A result store in which there is nothing."""
-
-    def __init__(self) -> None: ...
-
-    def read(self, task_ids: object) -> dict[str, BackendResult]:
-        return {}
-
-    def discard(self, task_ids: object) -> None: ...
-
-    def close(self) -> None: ...
 
 
 _FIELDS = st.dictionaries(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ import pytest
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.ledger.listing import Wanted
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.reporting.live_page import commands as shown
 from pytest_manifest.reporting.live_page.content import RunContent
 from pytest_manifest.schema.run_status import MOST_BYTES
-from tests.player import Player, Script, made_ledger, playing
+from tests.player import Player, Script, made_ledger, obeying, playing
 from tests.support import eventually
 
 SECRET = "hunter2hunter2"
@@ -201,26 +199,6 @@ def test_before_there_is_a_run_that_is_said(player: Player) -> None:
 
 
 # Commands
-
-
-@contextmanager
-def obeying(path: Path) -> Iterator[None]:
-    """Answer commands as a run does, until the end."""
-    ended = threading.Event()
-
-    def answer() -> None:
-        with Ledger.open(path, write=True) as ledger:
-            while not ended.wait(0.01):
-                for one in ledger.commands.open():
-                    ledger.commands.answer(one.number, Answer(True, True, f"did {one.action}"))
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def commands(path: Path) -> list[tuple[str, str, Mapping[str, object]]]:

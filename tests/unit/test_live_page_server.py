@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from itertools import pairwise
 
 import psutil
@@ -21,6 +22,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.reporting.live_page import server as served
 from pytest_manifest.reporting.live_page.page import live_page
 from pytest_manifest.reporting.live_page.server import LiveServer, listening, new_token
+from tests.player import running
 from tests.support import eventually
 
 
@@ -62,14 +64,8 @@ class Content:
 @contextmanager
 def serving(content: Content) -> Iterator[LiveServer]:
     server = LiveServer(listening(), new_token(), content)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(partial(server.serve_forever, 0.01), content.held.set, server.close):
         yield server
-    finally:
-        content.held.set()
-        server.close()
-        thread.join()
 
 
 @pytest.fixture

@@ -211,21 +211,16 @@ def test_an_export_is_sent_to_a_collector(run: MadeRun, tmp_path: Path) -> None:
         assert {one["name"] for one in collector.metrics} >= {"manifest.run.verdicts"}
 
 
-def test_what_a_collector_does_not_take_is_told(
-    run: MadeRun,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_a_collector_does_not_take_is_told(run: MadeRun, tmp_path: Path) -> None:
     """It rejects some, is not there, or is no collector."""
     run.stop("stopped")
     to = ("export", "last", "--format=otlp")
     with receiver(tmp_path, "full") as collector:
-        text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}")
+        text = refusal(*to, f"--endpoint={collector.endpoint}")
         assert "it rejected 2 of them: no room" in text
-        text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}/other")
+        text = refusal(*to, f"--endpoint={collector.endpoint}/other")
         assert "it answered 400" in text
-    text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}")
+    text = refusal(*to, f"--endpoint={collector.endpoint}")
     assert "see whether a collector listens there" in text
 
 

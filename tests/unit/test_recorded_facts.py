@@ -28,8 +28,8 @@ from tests.unit.reuse_rig import CODE, double
 from tests.unit.reuse_rig import Rig as ReuseRig
 from tests.unit.run_family import Family, announced, chord, with_announced
 from tests.unit.run_family import entry as family_entry
-from tests.unit.run_rig import Plan, Rig, rig
-from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
+from tests.unit.run_rig import Plan, Rig, begun, first, rig
+from tests.unit.test_run_engine import NOTHING_ARRIVES, ended, entry
 
 Said = tuple[object, ...]
 FIND_WORKERS = f"{record_unknown_workers.__module__}.find_workers"
@@ -233,6 +233,8 @@ def test_a_process_that_is_gone_is_kept_once() -> None:
         gone = [one for one in own(made.ledger).facts if one.kind is Kind.GONE]
         assert [one.source for one in gone] == [FactSource.SEARCH]
         assert document_of(gone[0])["execution"] == "x2"
+        assert made.kind("a") == "crashed"  # so its death comes before what is found of the job
+        assert [one[0] for one in of(made)[3:]] == ["gone", "nowhere"]
 
 
 # Ends that do not count
@@ -634,20 +636,6 @@ def test_a_broker_that_fails_while_messages_are_moved_leaves_the_facts_for_the_n
 
 
 # What a verdict goes by comes before it
-
-
-def test_a_process_is_gone_before_its_job_is_nowhere() -> None:
-    """What is found of the job takes its death as of the search."""
-    with rig(Plan((entry(),), owned=False)) as made:
-        made.step()
-        delivery = begun(made)
-        made.step()
-        made.world.kill_child(first(made), delivery)
-        made.world.losses.clear()
-        first(made).running.clear()
-        made.run(60)
-        assert made.kind("a") == "crashed"
-        assert [one[0] for one in of(made)[3:]] == ["gone", "nowhere"]
 
 
 def test_what_stands_for_an_announced_task_is_a_job(family: Family) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -34,12 +33,6 @@ from tests.unit.run_world import FIRST_PID, Message
 QUEUED = ("wait", "still queued")
 LOST = ("send", "lost")
 RISKY = "; it may have run and is not idempotent"
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ResumeRig]:
-    with resume_rig(tmp_path) as made:
-        yield made
 
 
 # What is found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,6 @@ from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_world import Delivery
 
 RISKY = "; it may have run and is not idempotent"
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ResumeRig]:
-    with resume_rig(tmp_path) as made:
-        yield made
 
 
 def drop(rig: ResumeRig, delivery: Delivery) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -20,12 +19,6 @@ from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 
 RISKY = "; it may have run and is not idempotent"
 UNSENT = ("send", "never sent")
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[ResumeRig]:
-    with resume_rig(tmp_path) as made:
-        yield made
 
 
 def unsend(rig: ResumeRig, *names: str, state: str = "planned") -> None:

@@ -18,8 +18,8 @@ from pytest_manifest.schema.run_facts import NodeFact, RunOver, StoreFact
 from tests.reports import EMPTIED, GAVE_UP, node, note
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeStream
-from tests.unit.run_rig import Plan, Rig, rig
-from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
+from tests.unit.run_rig import Plan, Rig, begun, first, rig
+from tests.unit.test_run_engine import NOTHING_ARRIVES, ended, entry
 from tests.unit.test_run_resume import IDEMPOTENT, ONCE, row
 
 

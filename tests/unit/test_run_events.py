@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,23 +10,7 @@ from pytest_manifest.analysis.digest import make_digest, write_digest
 from pytest_manifest.analysis.run_events import EarlierRuns, RunEvents, earlier_runs, text_of
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_event import EventLink, RunEvent
-from tests.unit.following_support import MadeRun
-
-Make = Callable[..., MadeRun]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes a run, see MadeRun."""
-    made: list[MadeRun] = []
-
-    def make(**options: object) -> MadeRun:
-        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+from tests.unit.following_support import MadeRun, Make
 
 
 class Followed:

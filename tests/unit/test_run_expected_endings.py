@@ -15,7 +15,7 @@ from pytest_manifest.verdict.problems import (
 )
 from tests.unit.run_family import Family
 from tests.unit.run_family import entry as of_family
-from tests.unit.run_rig import Plan, Rig, note_stock, rig
+from tests.unit.run_rig import Plan, Rig, begun, note_stock, rig
 from tests.unit.run_world import Delivery
 from tests.verdicts import evaluate
 
@@ -28,14 +28,6 @@ def expecting(state: State, name: str = "a", *, deadline: float | None = None) -
     return Entry(
         id=name, task="t", timeout=30.0, deadline=deadline, expect=Expectations(state=state)
     )
-
-
-def begun(made: Rig) -> Delivery:
-    worker = made.world.workers["w1@box"]
-    made.world.take(worker)
-    delivery = made.world.begin(worker)
-    assert delivery is not None
-    return delivery
 
 
 def die(made: Rig, delivery: Delivery) -> None:

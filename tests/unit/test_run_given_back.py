@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.missing import SEARCHING
-from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_rig import Plan, Rig, begun, first, rig
 from tests.unit.run_world import NOTICED
-from tests.unit.test_run_engine import begun, entry, first
+from tests.unit.test_run_engine import entry
 
 TIMEOUT = 30.0 + TIMEOUT_GRACE
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import psutil
@@ -16,21 +14,14 @@ import pytest
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time, remove_unmade_runs
+from tests.processes import talking
 from tests.support import eventually
 from tests.unit.ledger_support import INFO, ROOT
 
 
-@contextmanager
-def process(what: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of the module ``lock_holder``, killed in the end."""
-    command = [sys.executable, "-m", "tests.unit.lock_holder", what, str(path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        try:
-            yield holder
-        finally:
-            holder.kill()
+def process(what: str, path: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A process of the module ``lock_holder``."""
+    return talking("-m", "tests.unit.lock_holder", what, str(path), cwd=ROOT)
 
 
 def told(holder: subprocess.Popen[str]) -> str:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-import pytest
+from collections.abc import Sequence
 
 from tests.reports import tree_counts
 from tests.unit.run_family import Family, announced, chord, entry, with_announced
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Record, _started, finished, receipt_of
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    with rig(Plan((entry(),))) as made:
-        yield Family(made)
 
 
 def test_a_body_that_only_its_start_tells_of_is_the_announced_one(family: Family) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -20,12 +19,6 @@ from tests.unit.run_rig import RUN, Plan, rig
 from tests.unit.run_world import Record, _started, finished, receipt_of
 
 OTHER = "redis://other.example.com:6379/0"
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    with rig(Plan((entry(),))) as made:
-        yield Family(made)
 
 
 # Countdowns

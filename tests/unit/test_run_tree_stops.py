@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    with rig(Plan((entry(),))) as made:
-        yield Family(made)
 
 
 def test_a_run_that_is_stopped_takes_descendants_back(family: Family) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,12 +15,6 @@ from tests.reports import tree_counts
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Delivery, Record, _started, finished, receipt_of
-
-
-@pytest.fixture
-def family() -> Iterator[Family]:
-    with rig(Plan((entry(),))) as made:
-        yield Family(made)
 
 
 def test_a_job_has_passed_when_all_that_it_started_has(family: Family) -> None:

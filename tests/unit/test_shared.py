@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.processes import talking
 from tests.shared import Shared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,17 +36,9 @@ print("closed", flush=True)
 """
 
 
-@contextmanager
-def user(folder: Path, name: str) -> Iterator[subprocess.Popen[str]]:
+def user(folder: Path, name: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """A process that uses the server until its input ends."""
-    command = [sys.executable, "-c", USER, str(folder), name]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return talking("-c", USER, str(folder), name, cwd=ROOT)
 
 
 def line(process: subprocess.Popen[str]) -> str:

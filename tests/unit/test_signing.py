@@ -143,7 +143,7 @@ def test_a_signature_of_another_key_or_none_is_told(
 
 
 def test_a_private_key_is_its_owners_alone_and_never_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the umask; and nothing that is printed has it."""
     monkeypatch.chdir(tmp_path)
@@ -156,11 +156,11 @@ def test_a_private_key_is_its_owners_alone_and_never_overwritten(
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     text = private.read_text()
     assert text.splitlines()[1] not in printed
-    assert "never overwritten" in refusal(monkeypatch, capsys, "keygen")
+    assert "never overwritten" in refusal("keygen")
     (tmp_path / "manifest.pub").unlink()
-    assert "never overwritten" in refusal(monkeypatch, capsys, "keygen")
+    assert "never overwritten" in refusal("keygen")
     assert private.read_text() == text
-    assert "in the same file" in refusal(monkeypatch, capsys, "keygen", "x.pub")
+    assert "in the same file" in refusal("keygen", "x.pub")
 
 
 def test_a_signature_is_written_through_no_link(tmp_path: Path, pair: tuple[Path, Path]) -> None:
@@ -182,10 +182,7 @@ def test_a_private_key_that_others_can_read_is_not_used(
 
 
 def test_keys_come_from_the_environment_as_well(
-    tmp_path: Path,
-    pair: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the name of a file, or as the text itself, which no message repeats."""
     monkeypatch.chdir(tmp_path)
@@ -198,23 +195,20 @@ def test_keys_come_from_the_environment_as_well(
     assert "was changed" in str(as_json("verify", "m.jsonl", status=1)["files"])
     monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, "-----BEGIN PRIVATE KEY-----\nsecret\n")
     (tmp_path / "m.jsonl").write_bytes(ENTRY)
-    told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
+    told = refusal("sign", "m.jsonl")
     assert "MANIFEST_SIGNING_KEY: holds no private Ed25519 key" in told
     assert "secret" not in told
     for text in ("MC4CAQAwBQYDK2VwBCIEIPsecret", "a/secret" * 1000):
         monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, text)
-        told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
+        told = refusal("sign", "m.jsonl")
         assert "MANIFEST_SIGNING_KEY: names no file that is there" in told
         assert "secret" not in told
     monkeypatch.delenv(signing.SIGNING_KEY_VARIABLE)
-    assert "name a private key by --key=FILE" in refusal(monkeypatch, capsys, "sign", "m.jsonl")
+    assert "name a private key by --key=FILE" in refusal("sign", "m.jsonl")
 
 
 def test_a_manifest_is_signed_by_the_key_that_was_made_here(
-    tmp_path: Path,
-    pair: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no other one is named; to check a signature the public one has to be named."""
     monkeypatch.chdir(tmp_path)
@@ -223,22 +217,19 @@ def test_a_manifest_is_signed_by_the_key_that_was_made_here(
     (tmp_path / "m.jsonl").write_bytes(ENTRY)
     made = as_json("keygen")
     assert as_json("sign", "m.jsonl")["key_id"] == made["key_id"]
-    assert "name the public keys by --key=FILE" in refusal(monkeypatch, capsys, "verify", "m.jsonl")
+    assert "name the public keys by --key=FILE" in refusal("verify", "m.jsonl")
     monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, str(pair[0]))
     assert as_json("sign", "m.jsonl")["key_id"] != made["key_id"]
 
 
 def test_a_manifest_with_placeholders_is_not_signed(
-    tmp_path: Path,
-    pair: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pytest would refuse it, and its values would be written after somebody has signed."""
     monkeypatch.chdir(tmp_path)
     unwritten = b'{"id": "b", "task": "t", "kwargs": {"n": "<fill in: int>"}}\n'
     (tmp_path / "m.jsonl").write_bytes(ENTRY + unwritten)
-    said = refusal(monkeypatch, capsys, "sign", f"--key={pair[0]}", "m.jsonl")
+    said = refusal("sign", f"--key={pair[0]}", "m.jsonl")
     assert "m.jsonl:2: entry 'b': kwargs.n is still '<fill in: int>'; write its value" in said
     assert not (tmp_path / "m.jsonl.sig").exists()
 

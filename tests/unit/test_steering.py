@@ -21,8 +21,8 @@ from pytest_manifest.schema.run_facts import Action, Segment, Steered
 from tests.unit.ledger_support import MOMENT
 from tests.unit.resume_rig import entry as plain
 from tests.unit.resume_rig import resume_rig
-from tests.unit.run_rig import Plan, Rig, in_turn, rig
-from tests.unit.run_world import Delivery, How, Worker
+from tests.unit.run_rig import Plan, Rig, begun, first, in_turn, rig
+from tests.unit.run_world import How
 
 NAMES = ("a", "b", "c", "d")
 
@@ -30,17 +30,6 @@ NAMES = ("a", "b", "c", "d")
 def entry(name: str, **fields: object) -> Entry:
     known = {"id": name, "task": "t", "idempotent": False, "timeout": 30.0}
     return Entry.model_validate({**known, **fields})
-
-
-def first(made: Rig) -> Worker:
-    return made.world.workers["w1@box"]
-
-
-def begun(made: Rig) -> Delivery:
-    made.world.take(first(made))
-    delivery = made.world.begin(first(made))
-    assert delivery is not None
-    return delivery
 
 
 def ended(made: Rig, how: How = "succeeded") -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.cli.main import main
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES
+from tests.unit.cli_support import called
 from tests.unit.record_support import write_record
 from tests.unit.test_ledger_damage import audit
 
@@ -181,18 +181,6 @@ UNINDEXED = changed(
 )
 
 
-def called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str]:
-    """Call the command; return its status, and what it says on stderr."""
-    monkeypatch.setattr("sys.argv", ["manifest", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    status = ended.value.code or 0
-    assert isinstance(status, int)
-    return status, capsys.readouterr().err
-
-
 def commands(ledger: Path, sound: Path, folder: Path) -> list[list[str]]:
     name, out = str(ledger), str(folder / "out")
     return [
@@ -211,49 +199,31 @@ def content(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_no_ledger_is_a_sentence(
-    name: str,
-    ledger: Path,
-    sound: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_no_ledger_is_a_sentence(name: str, ledger: Path, sound: Path) -> None:
     """What, where, what next, and status 2; it stays as it was."""
     FILES[name](ledger)
     before = content(ledger)
     for arguments in commands(ledger, sound, ledger.parent.parent):
-        status, said = called(monkeypatch, capsys, *arguments)
+        status, _, said = called(*arguments)
         assert status == 2, (arguments, said)
         assert str(ledger) in said
         assert said.count("\n") == 1
         assert ";" in said, "it does not say what to do next"
     assert content(ledger) == before
-    status, said = called(monkeypatch, capsys, "show", "last", "--in", str(ledger.parent))
+    status, _, said = called("show", "last", "--in", str(ledger.parent))
     assert (status, "there is no run in" in said or ledger.name in said) == (2, True)
 
 
 @pytest.mark.parametrize("name", ALL_THE_SAME)
-def test_a_ledger_is_read_whatever_is_beside_it(
-    name: str,
-    ledger: Path,
-    sound: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_ledger_is_read_whatever_is_beside_it(name: str, ledger: Path, sound: Path) -> None:
     """Shared memory is made anew, and a log that is not its own says nothing."""
     ALL_THE_SAME[name](ledger)
     for arguments in commands(ledger, sound, ledger.parent.parent):
-        assert called(monkeypatch, capsys, *arguments) == (0, "")
+        assert called(*arguments)[::2] == (0, "")
 
 
 @pytest.mark.parametrize("place", CONTENT)
-def test_what_a_ledger_cannot_hold_is_a_sentence(
-    place: str,
-    ledger: Path,
-    sound: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_a_ledger_cannot_hold_is_a_sentence(place: str, ledger: Path, sound: Path) -> None:
     """Or does not matter to the command; never a traceback, and it stays as it was.
 
     Each damage is met by two commands, the next one by the next two.
@@ -269,7 +239,7 @@ def test_what_a_ledger_cannot_hold_is_a_sentence(
         damage(ledger)
         before = content(ledger)
         for arguments in islice(turn, 2):
-            status, said = called(monkeypatch, capsys, *arguments)
+            status, _, said = called(*arguments)
             assert status in (0, 1, 2)
             assert (status == 2) is bool(said), (name, arguments, said)
             if said:
@@ -296,13 +266,8 @@ def test_an_audit_of_such_a_ledger_is_a_sentence(place: str, ledger: Path, sound
             assert ";" in said, f"{name}: it does not say what to do next: {said}"
 
 
-def test_a_ledger_without_indices_says_the_same(
-    ledger: Path,
-    sound: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_ledger_without_indices_says_the_same(ledger: Path, sound: Path) -> None:
     """Only later."""
     UNINDEXED(ledger)
     for arguments in commands(ledger, sound, ledger.parent.parent):
-        assert called(monkeypatch, capsys, *arguments) == (0, "")
+        assert called(*arguments)[::2] == (0, "")

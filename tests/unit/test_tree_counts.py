@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +22,6 @@ STATUSES: tuple[VerdictStatus, ...] = (
     *("failed", "timed_out", "crashed", "lost", "duplicated", "revoked", "expired", "rejected"),
     *("unknown_task", "quarantined", "forged", "pending", "unknown"),
 )
-
-
-@pytest.fixture
-def trees(tmp_path: Path) -> Iterator[Trees]:
-    made = Trees(tmp_path / "run.sqlite")
-    yield made
-    made.ledger.close()
 
 
 def resting_on(

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from pytest_manifest.ledger import Descendant
 from pytest_manifest.ledger.descendants import TreeTotals
 from tests.reports import add_receipts
 from tests.unit.ledger_support import verdict
 from tests.unit.tree_support import BEGAN, Trees, descendant_receipt, times
-
-
-@pytest.fixture
-def trees(tmp_path: Path) -> Iterator[Trees]:
-    made = Trees(tmp_path / "run.sqlite")
-    yield made
-    made.ledger.close()
 
 
 def test_descendants_are_counted_by_status(trees: Trees) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 from pydantic_core import from_json
 
 from pytest_manifest.ledger import StoredVerdict
@@ -20,13 +16,6 @@ from tests.unit.ledger_support import INFO
 from tests.unit.tree_support import Trees, times
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/jobs.py", line 3, in work\nBoom: no\n'
-
-
-@pytest.fixture
-def trees(tmp_path: Path) -> Iterator[Trees]:
-    made = Trees(tmp_path / "run.sqlite")
-    yield made
-    made.ledger.close()
 
 
 def by_descendant(name: str, status: VerdictStatus) -> ByDescendant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.errors import ResultStoreError
+from pytest_manifest.stack import health
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress, kind_of, scheme_of
 
@@ -32,6 +33,7 @@ def test_a_store_that_has_only_a_name_is_asked_too() -> None:
 
 
 @pytest.mark.parametrize("store", ["", "rpc://", "rpc", "disabled://", "cache+memory://"])
-def test_a_store_of_no_server_is_not_asked(store: str) -> None:
+def test_a_store_of_no_server_is_not_asked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in the broker or in this process, or there is none."""
+    monkeypatch.setattr(health, "_backend_probe", pytest.fail)
     check_stack(StackAddress("memory://", store, None, is_private=False))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from typing_extensions import TypeIs
 
-from pytest_manifest.ledger import RECEIPT_KEYS, Descendant, Ledger, RunInfo
+from pytest_manifest.ledger import RECEIPT_KEYS, Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
+from tests.reports import run_info
 from tests.unit.judge_world import BEGAN, LIFETIME, RUN, World
 
 
@@ -20,14 +21,8 @@ def written(world: World, folder: Path) -> tuple[Path, Manifest]:
     line = world.entry.model_dump_json(exclude_unset=True, by_alias=True)
     (folder / "m.jsonl").write_text(f"{line}\n", "utf-8")
     manifest = read_manifest(folder / "m.jsonl")
-    info = RunInfo(
-        run=RUN,
-        manifest=manifest.path,
-        sha256=manifest.sha256,
-        workflow=None,
-        mode=None,
-        entries=1,
-        created_at=BEGAN,
+    info = run_info(
+        *(RUN, BEGAN, manifest),
         broker="redis://jobs",
         backend="redis://results",
         is_private=world.is_private,

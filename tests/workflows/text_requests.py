@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
+import pytest
 from pydantic import JsonValue
 
 from tasks.text_model.base import KeyedText, TextRequest
+from tasks.text_model.failures import LimitsUnreachable
+from tasks.text_model.limits import Limiter
+from tasks.text_model.offline import ExtractiveModel
+from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 FIELDS = ("summary", "themes", "mood")
 SHAPES: dict[str, dict[str, JsonValue]] = {
@@ -39,3 +45,20 @@ def text_request(texts: Mapping[str, str], *, timeout: float = 20.0) -> TextRequ
         max_output_tokens=2000,
         timeout=timeout,
     )
+
+
+def refuses_calls(limiter: Limiter, url: str) -> None:
+    """No call is made while its server is away: that is named, retried, told without a password."""
+    counts, password = CallCounts(), url.split(":")[2].split("@")[0]
+    with pytest.raises(LimitsUnreachable, match="TEXT_MODEL_LIMITS_URL") as caught:
+        call(
+            ExtractiveModel(),
+            text_request({"k": "A text."}),
+            policy=RetryPolicy(attempts=3, first_wait=0.0),
+            limiter=limiter,
+            counts=counts,
+            stop=threading.Event(),
+        )
+    limiter.close()
+    assert (counts.calls, counts.failures) == (0, {"limits_unreachable": 3})
+    assert password not in str(caught.value) + repr(limiter)

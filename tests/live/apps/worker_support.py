@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from celery import Celery
 
@@ -164,6 +165,21 @@ class Bench:
     def spooled(self) -> list[Path]:
         """What is kept there of tasks; each process has a note of its own besides."""
         return sorted(one for one in self.spool.glob("*") if not one.name.startswith("waits-"))
+
+
+def bench_of(flavours: Sequence[Flavour]) -> object:
+    """The fixture of a module whose tests ask a worker of each flavour, at each push the first."""
+
+    @pytest.fixture(
+        scope="module",
+        params=[pytest.param(flavours[0], marks=pytest.mark.ring(1)), *flavours[1:]],
+        ids=lambda flavour: flavour.name,
+    )
+    def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
+        with running_worker(valkey, valkey, request.param) as running:
+            yield running
+
+    return bench
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from tests.live.broker_support import proxied
 from tests.services import valkey_server
 from tests.support import eventually
 from tests.workflows.gemini_server.server import KEY, gemini_server
-from tests.workflows.text_requests import text_request
+from tests.workflows.text_requests import refuses_calls, text_request
 
 pytestmark = pytest.mark.live
 
@@ -273,25 +273,11 @@ def test_the_place_of_a_worker_that_died_is_free_again(
 def test_a_server_that_goes_away_stops_every_call() -> None:
     """Before a call; a call that is under way keeps its answer. The password is not told."""
     with valkey_server() as url:
-        password = url.split(":")[2].split("@")[0]
         limiter = SharedConcurrency(url, "m", 4, NoLimit())
         held = limiter.slot(threading.Event(), 60.0)
         held.__enter__()
     assert not held.__exit__(None, None, None)
-    counts = CallCounts()
-    with pytest.raises(LimitsUnreachable, match="TEXT_MODEL_LIMITS_URL") as caught:
-        call(
-            ExtractiveModel(),
-            text_request({"k": "A text."}),
-            policy=RetryPolicy(attempts=2, first_wait=0.0),
-            limiter=limiter,
-            counts=counts,
-            stop=threading.Event(),
-        )
-    limiter.close()
-    assert counts.calls == 0
-    assert counts.failures == {"limits_unreachable": 2}
-    assert password not in str(caught.value) + repr(limiter)
+    refuses_calls(limiter, url)
 
 
 def test_a_url_that_cannot_be_read_is_told() -> None:

@@ -17,12 +17,11 @@ from tasks.text_model.choosing import open_limiter
 from tasks.text_model.failures import LimitsUnreachable, Stopped
 from tasks.text_model.limits import Limiter, Rates
 from tasks.text_model.offline import ExtractiveModel
-from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 from tasks.text_model.settings import TextModelSettings
 from tasks.text_model.shared_limits import SharedLimit
 from tests.services import valkey_server
 from tests.workflows.crud_load import ROOT
-from tests.workflows.text_requests import text_request
+from tests.workflows.text_requests import refuses_calls
 
 pytestmark = pytest.mark.live
 
@@ -157,23 +156,9 @@ def test_threads_share_one_limiter(valkey: str) -> None:
 def test_a_server_that_goes_away_stops_every_call() -> None:
     """Never without a limit: the failure is named, retried, and told; the password is not."""
     with valkey_server() as url:
-        password = url.split(":")[2].split("@")[0]
         limiter = SharedLimit(url, "m", Rates(requests=600, tokens=60_000))
         limiter.acquire(1, threading.Event())
-    counts = CallCounts()
-    with pytest.raises(LimitsUnreachable, match="TEXT_MODEL_LIMITS_URL") as caught:
-        call(
-            ExtractiveModel(),
-            text_request({"k": "A text."}),
-            policy=RetryPolicy(attempts=3, first_wait=0.0),
-            limiter=limiter,
-            counts=counts,
-            stop=threading.Event(),
-        )
-    limiter.close()
-    assert counts.calls == 0
-    assert counts.failures == {"limits_unreachable": 3}
-    assert password not in str(caught.value) + repr(limiter)
+    refuses_calls(limiter, url)
 
 
 def test_a_wrong_password_is_told_without_it(valkey: str) -> None:

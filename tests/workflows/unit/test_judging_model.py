@@ -217,6 +217,12 @@ def test_a_service_in_trouble_is_asked_again_and_then_given_up() -> None:
     assert found.failures == {"server_failed": QUICK.attempts}
 
 
+def grade_two(judge: ModelJudge, told: list[int]) -> None:
+    """A row, and one that is marked as bad; what was paid is told."""
+    rows = [row_of("p-001"), row_of("p-002", "bad")]
+    judge.grade(rows, seconds=60, progress=lambda g: told.append(g.spent.tokens_in))
+
+
 @pytest.mark.parametrize(
     "error", [Unauthorized("the key is refused"), ZeroDivisionError("own fault")]
 )
@@ -231,11 +237,7 @@ def test_what_no_call_can_overcome_ends_the_batch(error: Exception) -> None:
 
     judge = judge_of(GradingModel(fails), concurrency=1, per_call=1)
     with pytest.raises(ModelFailure, match=str(error)):
-        judge.grade(
-            [row_of("p-001"), row_of("p-002", "bad")],
-            seconds=60,
-            progress=lambda g: told.append(g.spent.tokens_in),
-        )
+        grade_two(judge, told)
     assert told == [100, 100]
 
 
@@ -256,11 +258,7 @@ def test_what_is_answered_while_a_batch_ends_is_counted() -> None:
 
     judge = judge_of(GradingModel(fails), per_call=1)
     with pytest.raises(Unauthorized):
-        judge.grade(
-            [row_of("p-001"), row_of("p-002", "bad")],
-            seconds=60,
-            progress=lambda g: told.append(g.spent.tokens_in),
-        )
+        grade_two(judge, told)
     assert told == [0, 100]
 
 
