@@ -493,11 +493,16 @@ def _flow(pieces: Iterable[Piece], width: int) -> Iterator[Line]:
 
 
 def _wrapped(text: str, width: int, colour: str) -> Iterator[Line]:
-    """Yield a sentence in lines, broken between words; a word that is too wide loses its middle."""
-    indent = "  " if text[:1] in " !" else ""
+    """Yield a sentence in lines, broken between words; a word that is too wide loses its middle.
+
+    So that an option with a run's id can be copied of the narrowest terminal, a word that fits
+    without the indentation goes without it.
+    """
+    widest = max(map(cells, text.split()), default=0)
+    indent = "  " if text[:1] in " !" and widest + 2 <= width else ""
     room = max(width - len(indent), 1)
     words = _QUANTITY.sub("\u00a0", " ".join(cut(word, room) for word in text.split()))
-    first = "  " if text.startswith(" ") else ""
+    first = indent if text.startswith(" ") else ""
     for line in textwrap.wrap(
         words,
         width,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from pytest_manifest.ledger.files import RunFiles, find_ledger, ledgers_in
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
 from pytest_manifest.redaction.names import configure
 from pytest_manifest.redaction.texts import hide_environment
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -190,6 +192,29 @@ class StoredRun:
         """Open the run's entries, in the manifest's order; they are read as they are asked for."""
         with self.read() as ledger, closing(read_records(ledger, self.manifest)) as records:
             yield records
+
+    def command(self, *options: str) -> list[str]:
+        """Return pytest on the run's manifest, called as its last session was, with these options.
+
+        Of a run that keeps no call, as pytest is started here.
+        """
+        own = f"--manifest={os.path.relpath(self.info.manifest)}"
+        with self.read() as ledger:
+            calls = [one.arguments for one in ledger.facts.of_kind(Segment)]
+        if not calls or not calls[-1]:
+            return [*pytest_command(), own, *options]
+        words = (
+            os.path.relpath(word) if before in ("-c", "--rootdir") else word
+            for before, word in pairwise(("", *calls[-1]))
+        )
+        return ["pytest", own, *options, *words]
+
+    @property
+    def folder_option(self) -> list[str]:
+        """Return the option by which a command here finds the run, where it needs one."""
+        folder = self.ledger_path.parent
+        is_found = folder.resolve() == runs_folder(None).resolve()
+        return [] if is_found else [f"--in={os.path.relpath(folder)}"]
 
     def no_entry(self, entry: str) -> PlanError:
         """Return the error that says that the run has no such entry."""

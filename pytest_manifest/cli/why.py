@@ -13,7 +13,7 @@ from pytest_manifest.cli import arguments
 from pytest_manifest.cli.arguments import complete_run
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.show import FactLine, facts_of
-from pytest_manifest.cli.stored_run import LAST, StoredRun, pytest_command
+from pytest_manifest.cli.stored_run import LAST, StoredRun
 from pytest_manifest.processes import is_held
 from pytest_manifest.schema import Entry, shown
 from pytest_manifest.schema.statuses import REQUEUE, outcome_of
@@ -36,12 +36,15 @@ def why(
     The rule of the judge and the facts by which it decided, whether the entry may be sent again,
     and the next command.
     """
-    found = explained(StoredRun.named(run, folder), entry, limit)
+    stored = StoredRun.named(run, folder)
+    found = explained(stored, entry, limit)
     if json:
         write_json(found.model_dump(mode="json"))
         return
     for line in _lines(found):
         say(line)
+    facts = ["manifest", "show", entry, "--facts", f"--run={found.run}", *stored.folder_option]
+    say(f"  what is recorded: {shlex.join(facts)}")
 
 
 def explained(stored: StoredRun, name: str, limit: int) -> EntryWhy:
@@ -114,38 +117,43 @@ class _Commands:
     def __init__(
         self, stored: StoredRun, entry: str, *, is_finished: bool, is_cancelled: bool
     ) -> None:
-        self._run, self._entry, self._is_finished = stored.info.run, entry, is_finished
+        self._stored, self._entry, self._is_finished = stored, entry, is_finished
         self._is_cancelled = is_cancelled
         self.is_followed = is_held(stored.files.lock)
-        self._manifest = os.path.relpath(stored.info.manifest)
 
     def next(self, again: WhyAgain, culprit: str) -> str:
         if again.safe:
             return self.send(unsafe=False)
         if culprit:
-            return self._join("manifest", "why", culprit, f"--run={self._run}")
+            return self._manifest("why", culprit, f"--run={self._run}")
         if again.might_run_twice:
-            return self._join("manifest", "show", self._entry, "--facts", f"--run={self._run}")
+            return self._manifest("show", self._entry, "--facts", f"--run={self._run}")
         if self.is_followed or self._is_finished:
-            return self._join("manifest", "status", self._run)
-        return self._join(*self._pytest, "--manifest-resume")
+            return self._manifest("status", self._run)
+        return self._resume("--manifest-resume")
 
     def send(self, *, unsafe: bool) -> str:
         """Return the command that sends the entry again; ``unsafe``: though it may have run."""
         if self.is_followed or self._is_cancelled:  # no resume sends that by itself
             insist = ["--unsafe"] if unsafe else []
-            return self._join("manifest", "ctl", self._run, "requeue", self._entry, *insist)
+            return self._manifest("ctl", self._run, "requeue", self._entry, *insist)
         if self._is_finished:
-            return self._join(*self._pytest, f"{self._manifest}::entry[{self._entry}]")
-        return self._join(*self._pytest, f"--manifest-resume{'=unsafe' if unsafe else ''}")
+            name = os.path.relpath(self._stored.info.manifest)
+            return shlex.join(self._stored.command(f"{name}::entry[{self._entry}]"))
+        return self._resume(f"--manifest-resume{'=unsafe' if unsafe else ''}")
 
     @property
-    def _pytest(self) -> list[str]:
-        return [*pytest_command(), f"--manifest={self._manifest}"]
+    def _run(self) -> str:
+        return self._stored.info.run
 
-    @staticmethod
-    def _join(*words: str) -> str:
-        return shlex.join(words)
+    def _manifest(self, *words: str) -> str:
+        return shlex.join(["manifest", *words, *self._stored.folder_option])
+
+    def _resume(self, option: str) -> str:
+        with self._stored.read() as ledger:
+            shard = ledger.info.shard()
+        part = [] if shard is None else [f"--manifest-shard={shard}"]
+        return shlex.join(self._stored.command(*part, option))
 
 
 def _lines(found: EntryWhy) -> Iterator[str]:
@@ -160,4 +168,3 @@ def _lines(found: EntryWhy) -> Iterator[str]:
         yield f"  next: {found.next}"
     if found.insist is not None:
         yield f"  to send it all the same: {found.insist}"
-    yield f"  what is recorded: {shlex.join(['manifest', 'show', found.entry, '--facts'])}"

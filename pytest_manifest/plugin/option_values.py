@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -325,6 +325,7 @@ def settings_arguments(config: pytest.Config) -> tuple[str, ...]:
     """
     given = config.option
     own = ["-c", str(given.inifilename)] if given.inifilename else []
+    own += ["--rootdir", str(given.rootdir)] if given.rootdir else []
     words = iter(config.invocation_params.args)
     for one in words:  # as pytest itself reads them; those of ``addopts`` are there again
         if one.startswith("-p"):
@@ -358,6 +359,14 @@ def stack_arguments(config: pytest.Config, rows: Mapping[str, Option[Any]]) -> I
             yield f" {rows[name].flag}={shlex.quote(_without_password(value))}"
     if getattr(given, rows["use_running_stack"].dest):
         yield f" {rows['use_running_stack'].flag}"
+
+
+def from_anywhere(arguments: str, folder: Path) -> tuple[str, ...]:
+    """Return the words of :func:`stack_arguments`, for whoever stands in another folder."""
+    return tuple(
+        str(folder / word) if before in ("-c", "--rootdir") else word
+        for before, word in pairwise(("", *shlex.split(arguments)))
+    )
 
 
 def secret_names(given: Given) -> tuple[str, ...]:

@@ -161,6 +161,7 @@ class Options:
         self.may_dispatch = not any(looks)
         self.settings_arguments = values.settings_arguments(config)
         self.stack_arguments = "".join(values.stack_arguments(config, ROWS))
+        self.arguments = values.from_anywhere(self.stack_arguments, folder)
         self.report = self.reports.get(values.PAGE)
         self.markdown = self.reports.get(values.MARKDOWN)
         self.summary = self.reports.get(values.SUMMARY)

@@ -315,7 +315,8 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
 
 
 _SAME: Final = (
-    "window queue_depth deadline strict allow accept no_worker canary budget kills grace repair"
+    "window queue_depth deadline strict allow accept no_worker canary budget kills grace repair "
+    "arguments"
 )
 """What a run's settings have as the options have it."""
 

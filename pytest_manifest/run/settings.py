@@ -121,7 +121,8 @@ class RunSettings:
     a run is sent all the same, by their words of ``manifest_accept``;
     ``own_apply_async``: whether tasks that override it make their messages by it; ``no_worker``:
     seconds without any worker after which it ends, 0 for no limit; ``traces``: messages name the
-    spans that they belong to; ``trace_note``: of what trace the run is, see ``schema.tracing``.
+    spans that they belong to; ``trace_note``: of what trace the run is, see ``schema.tracing``;
+    ``arguments``: those of pytest by which another session finds run and stack, without passwords.
     """
 
     folder: Path
@@ -149,6 +150,7 @@ class RunSettings:
     no_worker: float = 120.0
     traces: bool = False
     trace_note: str = ""
+    arguments: Sequence[str] = ()
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not

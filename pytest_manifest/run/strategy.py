@@ -156,6 +156,7 @@ class Strategy(ABC):
             rates={one_line(redact(key)): str(rate) for key, rate in settings.rates.items()},
             queue_depth=settings.queue_depth,
             window=None if settings.send_only else settings.window_for(slots),
+            arguments=tuple(map(redact, settings.arguments)),
         )
 
     def record_gates(self, ledger: Ledger) -> None:

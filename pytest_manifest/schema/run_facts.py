@@ -39,6 +39,8 @@ class Segment(RunFact, kind=Kind.SEGMENT):
     window: int | None = None
     """How fast at most, like ``200/s``, by the key that it is of; "": the whole run."""
     queue_depth: int | None = None
+    arguments: Sequence[str] = ()
+    """Those of pytest by which another session finds run and stack, without passwords."""
 
 
 @named_value

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 
 import pytest
 import redis
 
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
+from tests.unit.cli_support import as_json
 
 MEMORY = "--manifest-broker=memory://"
 UNSAFE = "to run them again: pytest --manifest=m.jsonl --manifest-resume=unsafe"
@@ -48,6 +50,21 @@ def test_a_resume_of_one_that_failed_names_a_new_run(project: Project) -> None:
     again.stdout.fnmatch_lines(["  or as a new run: pytest --manifest=m.jsonl --lf *"])
     project.run("--manifest=m.jsonl", MEMORY, "--lf").assert_outcomes(failed=1)
     assert project.ran() == {"f": 2, "a": 1}
+
+
+def test_why_calls_pytest_as_the_run_was_called(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By settings of another file and on another stack; the command does what it says."""
+    project.manifest("m.jsonl", [fail("f")])
+    project.write("own.ini", INI)
+    project.write("pytest.ini", "[pytest]\n")
+    project.run("-c", "own.ini", "--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1)
+    monkeypatch.chdir(project.path)
+    command = as_json("why", "f")["insist"]
+    assert command == f"pytest --manifest=m.jsonl 'm.jsonl::entry[f]' -c own.ini {MEMORY}"
+    project.run(*shlex.split(command)[1:]).assert_outcomes(failed=1)
+    assert project.ran() == {"f": 2}
 
 
 def test_what_an_idempotent_one_blocks_is_resumed(project: Project) -> None:

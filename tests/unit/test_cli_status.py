@@ -79,6 +79,18 @@ def test_at_each_width_nothing_wraps_and_no_number_is_cut(busy: MadeRun) -> None
             assert wanted in text, width
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_runs_id_can_be_copied_of_each_line_that_has_it(busy: MadeRun, is_left: bool) -> None:
+    """It is whole in the head and in the commands, also that of a run whose pytest is gone."""
+    if is_left:
+        busy.lock.release()
+    found = seen(busy)
+    named = " ".join(lines(found, WIDEST)).count(busy.run)
+    assert named > 1
+    for width in range(NARROWEST, WIDEST + 1):
+        assert sum(line.count(busy.run) for line in lines(found, width)) == named, width
+
+
 def test_the_picture_of_a_wide_terminal(busy: MadeRun) -> None:
     """All of it, as the how-to shows it."""
     text = "\n".join(lines(seen(busy), 120))

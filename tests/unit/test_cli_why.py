@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.manifest import read_manifest
+from pytest_manifest.ledger.run_info import SHARD
+from pytest_manifest.manifest import Shard, read_manifest
 from pytest_manifest.plugin.options import ROWS
 from pytest_manifest.processes import locked
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.resume import preview
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import REQUEUE
 from tests.house.conftest import ROOT
 from tests.reports import add_starts
@@ -84,6 +87,33 @@ def test_the_command_is_for_whoever_has_the_run(run: Path) -> None:
         assert as_json("why", "again")["next"] == f"manifest ctl {run.stem} requeue again"
         assert as_json("why", "bad")["insist"] == f"manifest ctl {run.stem} requeue bad --unsafe"
         assert as_json("why", "open")["next"] == f"manifest status {run.stem}"
+
+
+def test_a_command_calls_pytest_as_the_run_was_called(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With settings and stack of its last session; files and run are found from here."""
+    stack = ["--manifest-app=b:app", "--manifest-broker=redis://h/1"]
+    own = ["-c", str(tmp_path / "own.ini"), "--rootdir", str(tmp_path), *stack]
+    with Ledger.open(run, write=True) as ledger:
+        for given in (["-c", "/gone.ini"], own):
+            stretch = Segment(**stamp(), kills=3, lifetime=60.0, arguments=given)
+            ledger.facts.append([(None, stretch)])
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir("below")
+    runs = "--in=../.manifest/runs"
+    called = " ".join(["-c ../own.ini --rootdir ..", *stack])
+    found = as_json("why", "bad", runs)
+    assert found["insist"] == f"pytest --manifest=../m.jsonl '../m.jsonl::entry[bad]' {called}"
+    assert found["next"] == f"manifest show bad --facts --run={run.stem} {runs}"
+    assert f"recorded: manifest show bad --facts --run={run.stem} {runs}" in manifest(
+        "why", "bad", runs
+    )
+    with Ledger.open(tmp_path / run, write=True) as ledger:
+        ledger.info.set_status("running")
+        ledger.info.set_meta(SHARD, Shard(1, 2).note)
+    resume = f"pytest --manifest=../m.jsonl --manifest-shard=1/2 --manifest-resume {called}"
+    assert as_json("why", "again", runs)["next"] == resume
 
 
 def test_what_nobody_knows_the_end_of_is_said_as_a_resume_decides(run: Path) -> None:

@@ -618,6 +618,19 @@ def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytes
     assert read(pytester, M, ini=INI).stack_arguments == CALL
 
 
+def test_what_a_run_keeps_of_its_call_holds_in_any_folder(pytester: pytest.Pytester) -> None:
+    """As the command that goes on says it, with whole paths; no password is kept."""
+    (pytester.path / "own.ini").write_text("[pytest]\n", "utf-8")
+    stack = "--manifest-broker=redis://:secret@h/1"
+    options = read(pytester, M, "-c", "own.ini", "--rootdir", ".", stack)
+    shown = "--manifest-broker='redis://:***@h/1'"
+    assert options.stack_arguments == f" -c own.ini --rootdir .{CALL} {shown}"
+    assert options.arguments == (
+        *("-c", str(pytester.path / "own.ini"), "--rootdir", str(pytester.path)),
+        *("-p", "no:cacheprovider", shown.replace("'", "")),
+    )
+
+
 @pytest.mark.parametrize("how", [("-p", "no:nose"), ("-pno:nose",)])
 def test_a_command_that_goes_on_names_plugins_again(
     how: tuple[str, ...], pytester: pytest.Pytester
