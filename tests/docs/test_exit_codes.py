@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.docs.test_reference import REFERENCE
+from tests.interrupting import is_alive
 from tests.plugin.conftest import Project, broker, project
 from tests.support import eventually
 
@@ -78,6 +82,17 @@ def lacks_a_report(project: Project, _broker: str) -> int:
     return int(
         project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=reports/summary.md").ret
     )
+
+
+def is_left(project: Project, _broker: str) -> int:
+    """Its process is waited for, too."""
+    project.doubles(count=1)
+    done = project.run_process("--manifest=m.jsonl", MEMORY, "--manifest-detach")
+    pid = json.loads(done.stdout.str())["pid"]
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        eventually(lambda: not is_alive(process), within=60, what="the run's process ends")
+    return int(done.ret)
 
 
 def breaks_a_promise(project: Project, _broker: str) -> int:
@@ -193,6 +208,7 @@ SCENARIOS: dict[tuple[str, int, str], Provoked] = {
     ("pytest", 0, "everything was sent (`--manifest-dispatch-only`);"): pytest_ends(
         "--manifest=m.jsonl", "--manifest-broker={broker}", "--manifest-dispatch-only"
     ),
+    ("pytest", 0, "the run is left"): is_left,
     ("pytest", 0, "a shard has no"): pytest_ends(
         "--manifest=m.jsonl", MEMORY, "--manifest-shard=3/3"
     ),
