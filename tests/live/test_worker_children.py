@@ -11,7 +11,7 @@ from tests.live.test_worker_descendants import POOLS
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
-bench = bench_of(POOLS)
+bench = bench_of(POOLS, pytest.mark.ring(1))
 
 
 def children(tree: Tree) -> list[Child]:

@@ -17,7 +17,7 @@ POOLS = [
     Flavour("threads", TREES, (*INCLUDE, "--pool=threads", "-c", "2")),
     Flavour("solo", TREES, (*INCLUDE, "--pool=solo")),
 ]
-bench = bench_of(POOLS)
+bench = bench_of(POOLS, pytest.mark.ring(1))
 
 
 Hows = dict[tuple[str, str], int]

@@ -30,7 +30,7 @@ FLAVOURS = [
     Flavour("solo", STOCK, (*INCLUDE, "--pool=solo")),
     Flavour("threads", STOCK, (*INCLUDE, "--pool=threads")),
 ]
-bench = bench_of(FLAVOURS)
+bench = bench_of(FLAVOURS, pytest.mark.ring(1))
 
 
 def messages(receipt: Receipt) -> list[str]:

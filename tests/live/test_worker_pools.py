@@ -34,7 +34,7 @@ POOLS = [
     Flavour("spawned-one-line", INSTRUMENTED, (), SPAWNED),
     OWN_BACKEND,
 ]
-bench = bench_of(POOLS)
+bench = bench_of(POOLS, pytest.mark.ring(1))
 
 
 @pytest.mark.parametrize(

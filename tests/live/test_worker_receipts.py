@@ -35,7 +35,7 @@ FLAVOURS = [
     Flavour("included", STOCK, INCLUDE),
     Flavour("one-line", INSTRUMENTED),
 ]
-bench = bench_of(FLAVOURS)
+bench = bench_of(FLAVOURS, pytest.mark.ring(1))
 
 
 def digest(value: object) -> str:

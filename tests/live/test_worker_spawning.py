@@ -25,7 +25,7 @@ def flavours(app: str, pools: Sequence[str] = POOLS) -> Sequence[object]:
         pytest.param(
             Flavour(f"{pool}-{app.rpartition('_')[2]}", app, (*INCLUDE, "-P", pool, "-c", "4")),
             id=pool,
-            marks=pytest.mark.ring(1 if (app, pool) == SMOKE else 2),
+            marks=pytest.mark.ring(1) if (app, pool) == SMOKE else pytest.mark.ring(2),
         )
         for pool in pools
     ]

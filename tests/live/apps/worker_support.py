@@ -167,12 +167,12 @@ class Bench:
         return sorted(one for one in self.spool.glob("*") if not one.name.startswith("waits-"))
 
 
-def bench_of(flavours: Sequence[Flavour]) -> object:
-    """The fixture of a module whose tests ask a worker of each flavour, at each push the first."""
+def bench_of(flavours: Sequence[Flavour], first: pytest.MarkDecorator) -> object:
+    """The fixture of a module that asks a worker of each flavour; ``first``: the mark of one."""
 
     @pytest.fixture(
         scope="module",
-        params=[pytest.param(flavours[0], marks=pytest.mark.ring(1)), *flavours[1:]],
+        params=[pytest.param(flavours[0], marks=first), *flavours[1:]],
         ids=lambda flavour: flavour.name,
     )
     def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
