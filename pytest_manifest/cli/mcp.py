@@ -43,6 +43,8 @@ _WORDS: Final = frozenset(
         *("verdict", "outcome", "kind", "code", "letter", "what", "source", "how", "why"),
         *("action", "next", "insist", "at", "began", "created_at", "last_write", "promise"),
         *("sent_at", "started_at", "finished_at", "spawned_at", "earliest", "latest", "before"),
+        *("after", "since", "examples", "formerly", "states", "partial", "verdicts"),
+        *("first_run", "first_seen", "accepted_until"),
         *("left_out", "might_run_twice", "reused_from", "example", "name", "has", "looked_at"),
     }
 )
@@ -141,6 +143,20 @@ def lint(manifest: str, contents: bool = False) -> Document:
     return called("lint", targets=[manifest], contents=contents)
 
 
+def history(
+    manifests: list[str] | None = None, since: str = "", contents: bool = False
+) -> Document:
+    """Say how a manifest's runs went over time: what broke in which run and what changed in it,
+    what is flaky, slower or grows. since: runs that are younger, like 90d."""
+    chosen = [f"--since={since}"] if since else []
+    return called("history", *chosen, targets=manifests or (), contents=contents)
+
+
+def triage(contents: bool = False) -> Document:
+    """List what is open over all runs, by cause: since when, how many, accepted, safe to send."""
+    return called("triage", contents=contents)
+
+
 def start(manifest: str, resume: bool = False) -> Document:
     """Send a manifest's jobs, in a process of its own; resume: go on with its newest run."""
     options = ["--manifest-resume"] if resume else []
@@ -167,7 +183,7 @@ def steer(
 
 
 READING: Final[Sequence[Callable[..., Document]]] = (
-    *(runs, status, entries, why, doctor, check, lint),
+    *(runs, status, entries, why, doctor, check, lint, history, triage),
 )
 CHANGING: Final[Sequence[Callable[..., Document]]] = (start, steer)
 

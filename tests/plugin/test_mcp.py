@@ -67,12 +67,13 @@ def test_an_agent_is_given_metadata_and_contents_where_it_asks(project: Project)
     calls: list[Call] = [
         *(("runs", {}), ("status", {}), ("entries", {"statuses": ["failed"]}), ("doctor", {})),
         *(("why", {"entry": "bad"}), ("check", {}), ("lint", {"manifest": "n.jsonl"})),
+        *(("history", {"since": "1d"}), ("triage", {})),
     ]
     tools, *found = ask(project.path, *calls)
     assert tools[1] == {one.__name__: True for one in READING}
     assert [refused for refused, _ in found] == [False] * len(calls)
     assert CANARY not in json.dumps(found)
-    runs, status, entries, _, why, check, lint = (document for _, document in found)
+    runs, status, entries, _, why, check, lint, history, triage = (document for _, document in found)
     (ledger,) = project.ledgers()
     assert runs == {"runs": [ledger.stem]}
     assert (status["run"], status["counts"]) == (ledger.stem, {"passed": 1, "failed": 1})
@@ -81,6 +82,8 @@ def test_an_agent_is_given_metadata_and_contents_where_it_asks(project: Project)
     assert (why["again"]["safe"], why["next"][:18]) == (False, "manifest show bad ")
     assert check["runs"][0]["violations"] == 0
     assert (lint["faults"], lint["files"][0]["faults"]) == (1, [{"line": 1}])
+    assert [one["run"] for one in history["manifests"][0]["runs"]] == [ledger.stem]
+    assert (triage["open"], triage["causes"][0]["count"]) == (1, 1)
     asked = [(name, {**given, "contents": True}) for name, given in calls if name != "runs"]
     whole = dict(zip((name for name, _ in asked), ask(project.path, *asked)[1:], strict=True))
     for name in ("entries", "why", "lint"):

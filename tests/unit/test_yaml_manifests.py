@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import manifest_digest, read_manifest
+from pytest_manifest.manifest import manifest_digest, read_manifest, yaml_file
 from pytest_manifest.manifest.yaml_file import as_yaml, open_lines
 from tests.unit.cli_support import as_json, make_run, manifest
 
@@ -158,8 +158,11 @@ def test_each_fault_has_its_line(tmp_path: Path, text: str, said: list[str]) -> 
     assert [one[: len(begin)] for one, begin in zip(found, said, strict=True)] == said
 
 
-def test_no_object_is_made_and_nothing_grows_without_bound(tmp_path: Path) -> None:
+def test_no_object_is_made_and_nothing_grows_without_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a tag nor aliases of aliases, nor one in itself, nor a deep nesting."""
+    monkeypatch.setattr(yaml_file, "LARGEST", 1 << 17)
     trace = tmp_path / "ran"
     hostile = f"- id: a\n  task: !!python/object/apply:os.system ['touch {trace}']\n"
     faults_of(tmp_path / "m.yaml", hostile)
