@@ -127,6 +127,7 @@ class DigestMaker:
             broker=info.broker,
             backend=info.backend,
             version=version("pytest-celery-manifest"),
+            celery=ledger.info.get_meta("celery") or None,
             entries=found.entries,
             manifest_entries=max(manifest_entries, found.entries),
             reused=sum(found.reused.values()),

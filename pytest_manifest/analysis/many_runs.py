@@ -438,6 +438,8 @@ def _run_changes(before: RunDigest | None, after: RunDigest) -> Iterator[schema.
     if before.manifest_sha256 != after.manifest_sha256:
         was, now = before.manifest_sha256[:8], after.manifest_sha256[:8]
         yield schema.Change(what="manifest", before=was, after=now)
+    if before.celery and after.celery and before.celery != after.celery:
+        yield schema.Change(what="celery", before=before.celery, after=after.celery)
     if before.version != after.version:
         yield schema.Change(what="version", before=before.version, after=after.version)
 
@@ -473,6 +475,7 @@ def _of(tasks: Sequence[str], count: int) -> str:
 
 _WORDS: Final = {
     "python": "the workers' Python changed",
+    "celery": "the workers' Celery changed",
     "stack": "the stack changed",
     "manifest": "the manifest changed",
     "version": "the version of pytest-celery-manifest changed",

@@ -49,6 +49,7 @@ class TaskLimit:
 # Not asked on a stack of ours: a worker reads all of its settings for the answer.
 STORE_QUESTION: Final[Mapping[str, Arguments]] = {"report": {}}
 _RESULTS = re.compile(r"^settings -> .*\bresults:(?P<store>\S+)", re.MULTILINE)
+_CELERY = re.compile(r"^software -> celery:(?P<version>\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Worker:
     ``limits``: the time limits that tasks of it set themselves; ``limit``: its own for all others.
     ``pool``: the name of the module of its pool.
     ``codes``: the digests of its tasks' code, of those that it tells.
-    ``store``: its result store's URL without the password; ``broker``: its broker's host and port.
+    ``celery``: the version of its Celery, where that was asked for; ``store``: its result store's
+    URL without the password; ``broker``: its broker's host and port.
     ``unsaid``: the questions that it did not answer in time.
     """
 
@@ -73,6 +75,7 @@ class Worker:
     limits: dict[str, TaskLimit] = field(default_factory=dict)
     limit: TaskLimit = TaskLimit()
     pool: str = ""
+    celery: str | None = None
     store: str | None = None
     broker: tuple[str, int | None] | None = None
     unsaid: frozenset[str] = frozenset()
@@ -143,7 +146,8 @@ def _worker(node: str, answers: Answers) -> Worker:
         name: TaskLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
         for name, facts in tasks.items()
     }
-    results = _RESULTS.search(_at(said.get("report"), str, "ok") or "")
+    report = _at(said.get("report"), str, "ok") or ""
+    results, software = _RESULTS.search(report), _CELERY.search(report)
     host = _at(stats, str, "broker", "hostname")
     local = "localhost" if host in ("127.0.0.1", "::1") else (host or "").lower()
     visibility = _at(stats, (int, float), "broker", "transport_options", "visibility_timeout")
@@ -161,6 +165,7 @@ def _worker(node: str, answers: Answers) -> Worker:
         limits={name: limit for name, limit in limits.items() if limit != TaskLimit()},
         limit=TaskLimit(hard, soft),
         pool=pool.partition(":")[0].rpartition(".")[2],
+        celery=software and software["version"],
         store=results and results["store"],
         broker=None if host is None else (local, _at(stats, int, "broker", "port")),
         # What did not come, or is an error.

@@ -15,7 +15,7 @@ _NUMBERS: Final = "ledger seq entries is_private stream_ttl number takes_one uns
 _TEXTS: Final = """
     id status manifest sha256 workflow mode created_at broker backend shard reused_runs
     receipt_keys worker_processes accepted clock key_limits over_budget secrets
-    stream_position stack_data to_reuse trace
+    stream_position stack_data to_reuse trace celery
 """
 RUN: Final = {
     **dict.fromkeys(_NUMBERS.split(), "INTEGER"),

@@ -17,9 +17,9 @@ run: red once, green since; mended: red in several runs, green since."""
 class Change(fields.Document):
     """A difference of a run from the last one before it that can be compared."""
 
-    what: Literal["code", "python", "stack", "manifest", "version"]
-    """The code of a task, its worker's Python, the broker or result store, the manifest's lines, or
-    the version of pytest-celery-manifest."""
+    what: Literal["code", "python", "celery", "stack", "manifest", "version"]
+    """The code of a task, its worker's Python or Celery, the broker or result store, the manifest's
+    lines, or the version of pytest-celery-manifest."""
     task: fields.Name | None = None
     """The task whose code it is; null: it is of the whole run."""
     before: fields.Text

@@ -148,6 +148,8 @@ class RunDigest(fields.Document):
     """The result store's URL, without its password."""
     version: fields.Text
     """The version of pytest-celery-manifest that has written this."""
+    celery: fields.Text | None = None
+    """The version of the workers' Celery, or several; null: it is not known."""
     entries: fields.Count
     """How many entries were selected."""
     manifest_entries: fields.Count

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import celery
 import pytest
 import redis
 
+from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
@@ -35,6 +37,7 @@ def test_the_workers_own_count_is_the_number_of_entries(
         result.assert_outcomes(passed=200)
         with redis.Redis.from_url(broker) as client:
             assert client.get("ran") == b"200"
+    assert digests_of(project.path / ".manifest/runs")[0].celery == celery.__version__
 
 
 @pytest.mark.live

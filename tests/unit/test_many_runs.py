@@ -59,6 +59,14 @@ def test_what_was_cancelled_is_absent_and_what_is_not_listed_is_not_known() -> N
     assert (one.states, one.kind, one.runs) == ("F-?.", "one bad run", 2)
 
 
+def test_another_celery_of_the_workers_is_a_change_where_both_are_known() -> None:
+    found = history(
+        *(run(n, ["a"], celery=one) for n, one in enumerate((None, "5.6.2", "5.7.0", None), 1))
+    )
+    said = [[(one.what, one.before, one.after) for one in run.changes] for run in found.runs]
+    assert said == [[], [], [("celery", "5.6.2", "5.7.0")], []]
+
+
 def test_half_of_a_run_says_nothing_of_single_entries() -> None:
     """Nor do its times count, nor those of a part."""
     there = [f"e{n}" for n in range(20)]
