@@ -3,10 +3,11 @@
 It keeps what it is sent in a file, a JSON line a span or metric, with ids in hex. A request is
 parsed into the published messages, and refused where a field of it is not known to them.
 
-    python -m tests.otlp_receiver FILE [busy|full|hanging]
+    python -m tests.otlp_receiver FILE [busy|full|hanging|protobuf|protobuf-full]
 
 ``busy``: the first request of each kind is answered by 503; ``full``: what comes is rejected, by a
-partial success; ``hanging``: nothing is answered.
+partial success; ``hanging``: nothing is answered; ``protobuf``: it takes no JSON, and no metrics, as many that show
+traces.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ def parsed(path: str, body: bytes, kind: str) -> Found:
     return found
 
 
+def _answered(answer: Found, kind: str) -> bytes:
+    """An answer to traces in the form that was asked in."""
+    if kind == "application/json":
+        return json.dumps(answer).encode()
+    message = trace_service_pb2.ExportTraceServiceResponse()
+    return bytes(json_format.ParseDict(answer, message).SerializeToString())
+
+
 def _attributes(of: Found) -> Found:
     return {
         one["key"]: next(iter(one.get("value", {}).values()), None)
@@ -105,6 +114,12 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.headers["Content-Type"]
         if self.manner == "hanging":
             time.sleep(60)
+        if self.manner.startswith("protobuf") and kind == "application/json":
+            self._answer(415, b"Unsupported content type", "text/plain")
+            return
+        if self.manner == "protobuf" and self.path == "/v1/metrics":
+            self._answer(405, b"Method Not Allowed", "text/plain")
+            return
         with self.lock:
             if self.manner == "busy" and self.path not in self.seen:
                 self.seen.add(self.path)
@@ -118,9 +133,9 @@ class Handler(BaseHTTPRequestHandler):
                 file.writelines(f"{json.dumps(one)}\n" for one in found)
         if found and found[0]["signal"] == "fault":
             self._answer(400, str(found).encode(), kind)
-        elif self.manner == "full":
+        elif self.manner.endswith("full"):
             answer = {"partialSuccess": {"rejectedSpans": "2", "errorMessage": "no room"}}
-            self._answer(200, json.dumps(answer).encode(), kind)
+            self._answer(200, _answered(answer, kind), kind)
         else:
             self._answer(200, b"{}" if kind == "application/json" else b"", kind)
 

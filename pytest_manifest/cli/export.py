@@ -92,7 +92,8 @@ def _send(run: StoredRun, endpoint: str, *, json: bool) -> None:
         size += len(to_json(document))
     name, shown = run.info.run, redact_url(endpoint)
     about: dict[str, JsonValue] = {"run": name, "format": "otlp", "file": shown, "bytes": size}
-    answer(about, [f"otlp of run {name} sent to {shown}"], json=json)
+    only = "" if collector.takes_metrics else ", which takes no metrics"
+    answer(about, [f"otlp of run {name} sent to {shown}{only}"], json=json)
 
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:

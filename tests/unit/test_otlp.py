@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,6 +223,35 @@ def test_what_a_collector_does_not_take_is_told(run: MadeRun, tmp_path: Path) ->
         assert "it answered 400" in text
     text = refusal(*to, f"--endpoint={collector.endpoint}")
     assert "see whether a collector listens there" in text
+
+
+def test_who_takes_protobuf_alone_is_sent_that(
+    run: MadeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the extra; one that shows traces and has no place for metrics is sent these alone."""
+    run.stop("stopped")
+    to = ("export", "last", "--format=otlp")
+    with receiver(tmp_path, "protobuf") as collector:
+        said = manifest(*to, f"--endpoint={collector.endpoint}")
+        assert said.endswith(f"sent to {collector.endpoint}, which takes no metrics\n")
+        assert spans_of(collector.spans) == spans_of(exported(manifest(*to)))
+        monkeypatch.setitem(sys.modules, "google.protobuf.json_format", None)
+        text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}")
+        assert "it takes protobuf alone: pip install 'pytest-celery-manifest[otel]'" in text
+
+def test_what_is_rejected_in_protobuf_is_told(
+    run: MadeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run.stop("stopped")
+    with receiver(tmp_path, "protobuf-full") as collector:
+        to = ("export", "last", "--format=otlp", f"--endpoint={collector.endpoint}")
+        assert "it rejected 2 of them: no room" in refusal(monkeypatch, capsys, *to)
 
 
 def test_headers_are_those_of_the_environment() -> None:

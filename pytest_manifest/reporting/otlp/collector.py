@@ -1,11 +1,13 @@
 """Send traces and metrics to a collector of OpenTelemetry: OTLP over HTTP, as JSON.
 
+Where that is refused, as protobuf, by the messages that OpenTelemetry publishes (extra ``otel``).
 What OpenTelemetry's own exporters read of the environment holds here, too: the headers, which may
 hold credentials, the timeout and the certificate.
 """
 
 from __future__ import annotations
 
+import base64
 import gzip
 import os
 import ssl
@@ -13,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from pydantic import JsonValue
@@ -32,13 +34,24 @@ _TRIES: Final = 3
 _LONGEST_WAIT: Final = 5.0
 """Seconds that a collector may ask to be left alone for."""
 _SHOWN: Final = 200
+_JSON: Final = "application/json"
+_PROTOBUF: Final = "application/x-protobuf"
+_UNSUPPORTED: Final = 415
+_NOWHERE: Final = (404, 405, 501)
+"""Answers of what takes traces alone to metrics."""
+_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+"""Fields that OTLP has in hex in its JSON, and protobuf in base64."""
+_EXTRA: Final = "it takes protobuf alone: pip install 'pytest-celery-manifest[otel]'"
 
 
 Signal: TypeAlias = Literal["traces", "metrics"]
 
 
 class Collector:
-    """A collector at an address like ``http://localhost:4318``."""
+    """A collector at an address like ``http://localhost:4318``.
+
+    ``takes_metrics``: whether it has a place for them; many that show traces have none.
+    """
 
     def __init__(self, endpoint: str, environment: Mapping[str, str] = os.environ) -> None:
         self.endpoint = endpoint
@@ -47,10 +60,14 @@ class Collector:
         milliseconds = environment.get(_TIMEOUT, "")
         self._timeout = int(milliseconds) / 1000 if milliseconds.isdecimal() else 10.0
         self._certificate = environment.get(_CERTIFICATE)
+        self._kind = _JSON
+        self.takes_metrics = True
 
     def send(self, signal: Signal, document: Mapping[str, JsonValue]) -> None:
         """Send one request. Raises StackError where the collector does not take all of it."""
-        body = gzip.compress(to_json(document), compresslevel=1)
+        if signal == "metrics" and not self.takes_metrics:
+            return
+        body = self._body(signal, document)
         path, why = f"{self._url.path.rstrip('/')}/v1/{signal}", ""
         for number in range(_TRIES):
             try:
@@ -59,11 +76,21 @@ class Collector:
                 why, pause, status = str(error) or type(error).__name__, "", 0
             else:
                 if status < 300:
-                    why = _rejected(answer)
+                    why = _rejected(self._read(signal, answer))
                     if not why:
                         return
                     break
+                if signal == "metrics" and status in _NOWHERE:
+                    self.takes_metrics = False
+                    return
                 why = f"it answered {status}: {answer[:_SHOWN].decode('utf-8', 'replace')}"
+                if status == _UNSUPPORTED and self._kind == _JSON:
+                    self._kind = _PROTOBUF
+                    try:
+                        body = self._body(signal, document)
+                        continue
+                    except ImportError:
+                        self._kind, why = _JSON, _EXTRA
                 if status not in _RETRIED:
                     break
             if number + 1 < _TRIES:
@@ -84,10 +111,56 @@ class Collector:
         else:
             connection = HTTPConnection(host, self._url.port, timeout=self._timeout)
         with closing(connection):
-            headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+            headers = {"Content-Type": self._kind, "Content-Encoding": "gzip"}
             connection.request("POST", path, body, {**self._headers, **headers})
             answer = connection.getresponse()
             return answer.status, answer.headers.get("Retry-After", ""), answer.read(1 << 16)
+
+
+    def _body(self, signal: Signal, document: Mapping[str, JsonValue]) -> bytes:
+        """Return a request as it is sent. Raises ImportError where protobuf is not installed."""
+        if self._kind == _JSON:
+            return gzip.compress(to_json(document), compresslevel=1)
+        from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # no types
+
+        request = ParseDict(_with_ids_in_base64(document), _messages(signal)[0]())
+        return gzip.compress(request.SerializeToString(), compresslevel=1)
+
+    def _read(self, signal: Signal, answer: bytes) -> JsonValue:
+        """Return an answer as a document; null where it is none."""
+        try:
+            if self._kind == _JSON:
+                found: JsonValue = from_json(answer or b"{}")
+                return found
+            from google.protobuf.json_format import MessageToDict
+
+            read: JsonValue = MessageToDict(_messages(signal)[1].FromString(answer))
+            return read
+        except Exception:  # others answer in their own words
+            return None
+
+
+def _messages(signal: Signal) -> tuple[Any, Any]:  # protobuf has no types
+    """Return the published messages of a request and of its answer."""
+    if signal == "traces":
+        from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+
+        return traces.ExportTraceServiceRequest, traces.ExportTraceServiceResponse
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+
+    return metrics.ExportMetricsServiceRequest, metrics.ExportMetricsServiceResponse
+
+
+def _with_ids_in_base64(value: object) -> Any:
+    """Return a document as protobuf's own JSON has it."""
+    if isinstance(value, Mapping):
+        return {
+            name: base64.b64encode(bytes.fromhex(one)).decode()
+            if name in _IDS
+            else _with_ids_in_base64(one)
+            for name, one in value.items()
+        }
+    return [_with_ids_in_base64(one) for one in value] if isinstance(value, list) else value
 
 
 def _headers(text: str) -> list[tuple[str, str]]:
@@ -95,11 +168,10 @@ def _headers(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), unquote(value.strip())) for name, _, value in pairs]
 
 
-def _rejected(answer: bytes) -> str:
+def _rejected(answer: JsonValue) -> str:
     """Return what a collector says that it has left out; "" where it has taken all."""
-    try:
-        found = from_json(answer or b"{}").get("partialSuccess") or {}
-    except (ValueError, AttributeError):
-        return ""  # others answer in their own words
-    number = int(found.get("rejectedSpans") or found.get("rejectedDataPoints") or 0)
+    found = answer.get("partialSuccess") if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        return ""
+    number = int(str(found.get("rejectedSpans") or found.get("rejectedDataPoints") or 0))
     return f"it rejected {number} of them: {found.get('errorMessage', '')}" if number else ""
