@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill quick test test-all test-part nightly weekly durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill quick test test-all test-part nightly weekly durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix least chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist wheel audit docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -53,7 +53,7 @@ test-all: venv neighbours compiled ## rings 1 and 2, before a change of what jud
 	$(RING) $(ARGS)
 
 test-part: venv neighbours compiled ## a part of ring 2 (PART=K/N: the K-th of N)
-	$(RING) --ring=2 --part=$(or $(PART),0/12) $(ARGS)
+	$(RING) --ring=2 --part=$(or $(PART),0/20) $(ARGS)
 
 nightly: venv ## what runs for hours each night: chaos, model, simulation, hostile bytes, every write, the matrix
 	$(MAKE) chaos
@@ -116,6 +116,9 @@ pin-images: ## pin the images that a registry gives by their digests, in .env (n
 matrix: venv ## the lowest versions, each minor of Celery, each Python (ARGS: as nox takes them)
 	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py $(ARGS)
 
+least: venv ## the lowest versions on the lowest Python that is here, with the suite that each change is tried with
+	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py --least
+
 # Hundreds of processes of the tests import what is compiled here, and each process of a run the tests as
 # pytest rewrites them, which takes it longer than to import them. A few files are not worth a collection.
 compiled: venv
@@ -164,6 +167,9 @@ check: lint types layers schema-check test ## what a change must pass before it 
 dist: venv ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist .
+
+wheel: venv ## check what make dist has built, in an environment of its own
+	$(PY) .ci/check_wheel.py dist
 
 audit: venv ## dependencies, code, workflows, what is vendored (ARGS=--offline: asking nobody)
 	$(PY) -m scripts.audit $(ARGS)
