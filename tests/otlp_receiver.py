@@ -6,8 +6,8 @@ parsed into the published messages, and refused where a field of it is not known
     python -m tests.otlp_receiver FILE [busy|full|hanging|protobuf|protobuf-full]
 
 ``busy``: the first request of each kind is answered by 503; ``full``: what comes is rejected, by a
-partial success; ``hanging``: nothing is answered; ``protobuf``: it takes no JSON, and no metrics, as many that show
-traces.
+partial success; ``hanging``: nothing is answered; ``protobuf``: it takes no JSON, and no metrics,
+as many that show traces; ``protobuf-full``: no JSON, and it rejects the rest.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Any, Final
 from typing_extensions import Self
 
 from pytest_manifest.analysis.causes import Key
+from pytest_manifest.analysis.dispositions import ACCEPTANCE
 from pytest_manifest.analysis.live_causes import LiveCauses, lasting
 from pytest_manifest.analysis.live_entries import Entries, Execution, Lines, Running
 from pytest_manifest.analysis.live_story import Death, Story
@@ -32,7 +34,7 @@ from pytest_manifest.processes import is_held
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.run_status import RunState
-from pytest_manifest.schema.statuses import BAD, NEVER_STARTED_STATES, outcome_of
+from pytest_manifest.schema.statuses import BAD, NEVER_STARTED_STATES, Outcome, outcome_of
 from pytest_manifest.schema.wire import amount
 
 _ENDS: Final = (Kind.ENDED, Kind.STORED)
@@ -73,6 +75,8 @@ class RunFigures:
         self.story, self.causes = Story(), LiveCauses()
         self.pace = Pace(0.0)
         self.cost, self.has_costs = Decimal(0), False
+        self.accepted: set[int] = set()
+        """Entries whose failure this process accepts: a person knows it."""
         self.heard: float | None = None
         self.waiting_since: datetime | None = None
         self._waits_from = 0
@@ -285,15 +289,36 @@ class RunFigures:
             self.pace.add(at, is_bad=is_bad)
         if not self._detail:
             return
+        self.accepted.discard(one.entry)
         if is_bad and one.verdict is not None:
             verdict = Verdict.model_validate_json(one.verdict)
             receipt = None if one.receipt is None else receipt_of(one.receipt)
             raw = None if self._lines is None else self._lines.raw(one.entry)
-            self.causes.add(one.entry, at, *without_secrets(raw, verdict, receipt))
+            verdict, receipt = without_secrets(raw, verdict, receipt)
+            self.causes.add(one.entry, at, verdict, receipt)
+            if self._accepts(raw, verdict, receipt):
+                self.accepted.add(one.entry)
         else:
             self.causes.discard(one.entry)
 
+    def _accepts(self, raw: bytes | None, verdict: Verdict, receipt: Receipt | None) -> bool:
+        """Return whether a failure is accepted today; one of no known line is not."""
+        if raw is None or self.info is None or ACCEPTANCE.now.is_empty:
+            return False
+        accepts = ACCEPTANCE.now.of_manifest(self.info.manifest)
+        found = accepts and accepts(Entry.model_validate_json(raw), verdict, receipt)
+        return bool(found) and not found.is_over
+
     # What is read
+
+    def outcomes(self) -> Counter[Outcome]:
+        """Count the entries by outcome; accepted failures are among the skipped, as in reports."""
+        found = self.entries.outcomes()
+        for entry in self.accepted:
+            if (status := self.entries.status(entry)) is not None:
+                found[outcome_of(status)] -= 1
+                found["skipped"] += 1
+        return +found
 
     def entries_of(self, cause: int) -> list[str]:
         """Return the ids of a cause's entries, by its number, in their order."""

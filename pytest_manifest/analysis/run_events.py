@@ -82,12 +82,14 @@ class RunEvents:
         self, found: RunStatus, exit_status: int | None
     ) -> Iterator[tuple[EventName, str]]:
         bad = sum(count for one, count in found.counts.items() if outcome_of(one) in BAD)
+        bad -= found.accepted
         if bad and self._once("first_failure") and not (self._is_first and self._is_resumed(found)):
             yield "first_failure", f"first failure, after {many(found.done, 'entry')}"
         if exit_status is not None:
             if self._once("finished"):
                 before = self._earlier.bad
-                if before and exit_status == 0 and found.counts.get("passed") == found.total:
+                fine = found.counts.get("passed", 0) + found.accepted
+                if before and exit_status == 0 and fine == found.total:
                     yield "recovered", f"all passed again, {before:,} had failed in the run before"
                 yield "finished", _end(found, bad)
             return
@@ -153,8 +155,9 @@ def _end(found: RunStatus, bad: int) -> str:
         return f"left to its workers, {found.done:,} of {many(found.total, 'entry')} done"
     if passed == found.total:
         return f"all {plural(found.total, 'entry')} passed, in {took}"
-    rest = found.total - passed - bad
-    more = f", {rest:,} neither passed nor failed" if rest else ""
+    rest = found.total - passed - bad - found.accepted
+    more = f", {found.accepted:,} accepted" if found.accepted else ""
+    more += f", {rest:,} neither passed nor failed" if rest else ""
     return f"{bad:,} of {plural(found.total, 'entry')} failed{more}, in {took}"
 
 

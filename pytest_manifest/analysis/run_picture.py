@@ -77,6 +77,7 @@ class _Picture:
             retrying=len(retrying),
             next_try=moment(min(dues)) if dues else None,
             reused=max(entries.reused, 0),
+            accepted=len(reader.accepted),
             counts={one: entries.counts[one] for one in STATUSES if one in entries.counts},
             rate=None if self.is_over else reader.pace.rate(self.now),
             median_rate=reader.pace.median_rate(self.moment),
@@ -139,7 +140,9 @@ class _Picture:
         entries = self.reader.entries
         if not entries.total:
             return "no entry"
-        return headline(Tally(entries.total, entries.outcomes(), Counter(), (), ()))
+        counts = self.reader.outcomes()
+        found = Tally(entries.total, counts, Counter(), (), (), accepted=len(self.reader.accepted))
+        return headline(found)
 
     def _causes(self) -> list[status.StatusCause]:
         reader = self.reader

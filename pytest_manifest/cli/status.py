@@ -16,11 +16,12 @@ from typing import Annotated, Final, NamedTuple, TypeAlias
 
 import typer
 
+from pytest_manifest.analysis.dispositions import ACCEPTANCE, read_dispositions
 from pytest_manifest.analysis.following import RunReader
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.arguments import complete_run
 from pytest_manifest.cli.output import say, shown
-from pytest_manifest.cli.stored_run import LAST, find_run, hide_secrets, runs_folder
+from pytest_manifest.cli.stored_run import LAST, find_run, hide_secrets, root_folder, runs_folder
 from pytest_manifest.schema.receipts import cost_text
 from pytest_manifest.schema.run_status import RunState, RunStatus, Setting, StatusSeries
 from pytest_manifest.schema.statuses import SIGNS, STATUSES
@@ -73,6 +74,7 @@ def status(
     RUN is a run's id, the beginning of one, "last" (the default), or the path of a ledger.
     """
     hide_secrets()
+    ACCEPTANCE.now.begin(read_dispositions(root_folder()))
     with RunReader(find_run(run, runs_folder(folder))) as reader:
         if json:
             for found in _looks(reader, PERIOD, follow=follow):
@@ -233,6 +235,8 @@ def _bar(found: RunStatus, width: int, plain: bool) -> Piece:
 def _counts(found: RunStatus) -> Iterator[Piece]:
     for status_, count in found.counts.items():
         yield f"{status_} {count:,}", SIGNS[STATUSES[status_].outcome].colour
+    if found.accepted:
+        yield f"accepted {found.accepted:,}", ""
     if found.reused:
         yield f"reused {found.reused:,}", ""
     if not found.is_over or found.running:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 import typer
 from pydantic import JsonValue
 
+from pytest_manifest.analysis.dispositions import ACCEPTANCE
 from pytest_manifest.cli.arguments import Folder, Json, complete_run
 from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import LAST, StoredRun
@@ -88,6 +89,8 @@ def serve_for_pytest() -> None:
     given = json_module.loads(sys.stdin.readline())
     configure(names=given["names"], is_on=given["redacts"])
     hide_environment()
+    if given["accepts"]:
+        ACCEPTANCE.now.begin_by(given["accepts"])
     opened = partial(StoredRun.open, by_settings=False)
     content = RunContent(opened, control=given["control"], root=Path(given["root"]))
     server = LiveServer(socket.socket(fileno=given["socket"]), given["token"], content)

@@ -96,8 +96,10 @@ class SessionHooks:
         self._register_junit()  # also where the dispatch will be refused
         if self._options.live and self._options.may_dispatch and not self._is_worker:
             from pytest_manifest.plugin.live import LivePages
+            from pytest_manifest.plugin.session import ACCEPTED_KEY
 
-            self._config.pluginmanager.register(LivePages(self._options), "manifest-live")
+            accepts = self._config.stash.get(ACCEPTED_KEY, None)
+            self._config.pluginmanager.register(LivePages(self._options, accepts), "manifest-live")
         if self._options.otlp and self._options.may_dispatch and not self._is_worker:
             from pytest_manifest.plugin.telemetry_process import Telemetry
 

@@ -34,7 +34,7 @@ class LivePage:
     Whatever kills pytest closes the pipe by which that process knows.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, accepts: str | None) -> None:
         token = new_token()
         with listening() as listener:
             self.address = address_of(listener.getsockname()[1], token)
@@ -55,6 +55,7 @@ class LivePage:
                 "names": list(options.redact_names),
                 "redacts": options.redact == "yes",
                 "root": str(options.root),
+                "accepts": accepts,
             }
             self._say(about)
 
@@ -91,11 +92,12 @@ class LivePage:
 class LivePages:
     """Have each manifest of a session its page; pytest's hooks."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, accepts: str | None) -> None:
+        """Start the processes; ``accepts``: of accepted failures, by ``Acceptance.as_json``."""
         self._options = options
         planned: list[Path | None] = [None]  # one page for whatever a plan will be
         files = list(options.files) if not options.plan else planned
-        self._pages = {path: LivePage(options) for path in files}
+        self._pages = {path: LivePage(options, accepts) for path in files}
 
     def address_of(self, manifest: Path) -> str | None:
         """Return the address of a manifest's page."""

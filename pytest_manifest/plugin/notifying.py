@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pytest_manifest.plugin.session import ACCEPTED_KEY
 from pytest_manifest.redaction.texts import hide, passwords_of
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Notifications:
                 "links": list(_links(options)),
                 "names": list(options.redact_names),
                 "redacts": options.redact == "yes",
+                "accepts": self._config.stash.get(ACCEPTED_KEY, None),
             }
         )
 

@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import TypeAdapter
 
+from pytest_manifest.analysis.dispositions import ACCEPTANCE
 from pytest_manifest.analysis.following import RunReader
 from pytest_manifest.analysis.run_events import RunEvents, earlier_runs, text_of
 from pytest_manifest.errors import ManifestToolError
@@ -287,6 +288,8 @@ def main() -> None:
     given = json.loads(sys.stdin.readline())
     configure(names=given["names"], is_on=given["redacts"])
     hide_environment()
+    if given["accepts"]:
+        ACCEPTANCE.now.begin_by(given["accepts"])
     with suppress(OSError):
         os.nice(_LESS_URGENT)
     notifier = Notifier(given)

@@ -250,6 +250,8 @@ class RunStatus(fields.Document):
     """How many of those done were judged by a job of an earlier run."""
     counts: dict[VerdictStatus, fields.Count]
     """How many entries have which verdict, as ``manifest show`` counts them."""
+    accepted: fields.Count = 0
+    """How many of those that failed are accepted by ``dispositions.toml``."""
     rate: fields.Number | None
     """Entries judged a second in the last minute; in more, if that had fewer than ten."""
     median_rate: fields.Number | None

@@ -73,7 +73,9 @@ def test_an_agent_is_given_metadata_and_contents_where_it_asks(project: Project)
     assert tools[1] == {one.__name__: True for one in READING}
     assert [refused for refused, _ in found] == [False] * len(calls)
     assert CANARY not in json.dumps(found)
-    runs, status, entries, _, why, check, lint, history, triage = (document for _, document in found)
+    runs, status, entries, _, why, check, lint, history, triage = (
+        document for _, document in found
+    )
     (ledger,) = project.ledgers()
     assert runs == {"runs": [ledger.stem]}
     assert (status["run"], status["counts"]) == (ledger.stem, {"passed": 1, "failed": 1})

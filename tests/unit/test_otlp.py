@@ -242,6 +242,7 @@ def test_who_takes_protobuf_alone_is_sent_that(
         text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}")
         assert "it takes protobuf alone: pip install 'pytest-celery-manifest[otel]'" in text
 
+
 def test_what_is_rejected_in_protobuf_is_told(
     run: MadeRun,
     tmp_path: Path,

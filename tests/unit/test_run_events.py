@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
 
 import pytest
 
 from pytest_manifest.analysis.digest import make_digest, write_digest
+from pytest_manifest.analysis.dispositions import ACCEPTANCE, Acceptance, Disposition
 from pytest_manifest.analysis.run_events import EarlierRuns, RunEvents, earlier_runs, text_of
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_event import EventLink, RunEvent
@@ -57,6 +60,29 @@ def test_the_first_failure_is_told_once(make: Make, follow: Follow) -> None:
     assert event.is_bad
     run.do("e3", status="failed", error="card 4712 was refused")
     assert seen.names() == []
+
+
+def test_a_failure_that_is_accepted_is_none_to_be_told_of(
+    make: Make, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted apart, and so it is in the run's status, until it is corrected."""
+    known = Disposition(1, "the bank knows", date(2027, 1, 1), entry="e2")
+    monkeypatch.setattr(ACCEPTANCE, "now", Acceptance([known], date(2026, 12, 1)))
+    run = make(entries=4)
+    seen = follow(run)
+    run.do("e0", "e1")
+    run.do("e2", status="failed", error="card 4711 was refused")
+    assert seen.names() == []
+    assert seen.reader.look().accepted == 1
+    run.do("e3", status="failed", error="card 4712 was refused")
+    assert seen.names() == ["first_failure"]
+    run.stop("finished")
+    (event,) = seen.see(1)
+    assert event.title.startswith("m.jsonl: 1 of 4 entries failed, 1 accepted, in ")
+    verdict = "1 of 4 entries failed, 1 held back, 2 passed (1 of them accepted)"
+    assert seen.reader.look().verdict == verdict
+    run.judge("e2")
+    assert seen.reader.look().accepted == 0
 
 
 def test_it_has_causes_counts_and_links_and_no_contents(make: Make, follow: Follow) -> None:

@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -116,7 +116,6 @@ class Collector:
             answer = connection.getresponse()
             return answer.status, answer.headers.get("Retry-After", ""), answer.read(1 << 16)
 
-
     def _body(self, signal: Signal, document: Mapping[str, JsonValue]) -> bytes:
         """Return a request as it is sent. Raises ImportError where protobuf is not installed."""
         if self._kind == _JSON:
@@ -127,17 +126,18 @@ class Collector:
         return gzip.compress(request.SerializeToString(), compresslevel=1)
 
     def _read(self, signal: Signal, answer: bytes) -> JsonValue:
-        """Return an answer as a document; null where it is none."""
-        try:
-            if self._kind == _JSON:
-                found: JsonValue = from_json(answer or b"{}")
-                return found
-            from google.protobuf.json_format import MessageToDict
+        """Return an answer as a document; null where it is none: others have their own words."""
+        found: JsonValue = None
+        if self._kind == _JSON:
+            with suppress(ValueError):
+                found = from_json(answer or b"{}")
+            return found
+        from google.protobuf.json_format import MessageToDict
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no types
 
-            read: JsonValue = MessageToDict(_messages(signal)[1].FromString(answer))
-            return read
-        except Exception:  # others answer in their own words
-            return None
+        with suppress(DecodeError):
+            found = MessageToDict(_messages(signal)[1].FromString(answer))
+        return found
 
 
 def _messages(signal: Signal) -> tuple[Any, Any]:  # protobuf has no types

@@ -94,7 +94,7 @@ function draw() {
   ORIGIN = Date.parse(s.began);
   const counts = Object.entries(s.counts).sort(([one], [other]) => OUTCOMES.indexOf(s.outcomes[one]) - OUTCOMES.indexOf(s.outcomes[other]));
   const bad = counts.filter(([kind]) => ['failed', 'error'].includes(s.outcomes[kind]));
-  document.title = `${s.total ? Math.floor((100 * s.done) / s.total) : 0} % · ${number(sum(bad))} failed`;
+  document.title = `${s.total ? Math.floor((100 * s.done) / s.total) : 0} % · ${number(sum(bad) - s.accepted)} failed`;
   put(byId('title'), s.manifest.split('/').at(-1));
   put(byId('subtitle'), `${s.run} · began ${clock(0)} UTC`);
   state(s);
@@ -124,7 +124,7 @@ function headline(s, counts) {
   const { at, earliest, latest, before } = s.eta || {};
   const about = !s.eta ? [] : [hour(earliest) === hour(latest) ? null : `${hour(earliest)} to ${hour(latest)}`, before && hour(before) !== hour(at) ? `was ${hour(before)}` : null].filter(Boolean);
   const eta = s.eta ? ` · ends about ${hour(at)}${about.length ? ` (${about.join('; ')})` : ''}` : '';
-  put(byId('verdict'), s.verdict || `${number(s.done)} of ${number(s.total)} done${eta}`);
+  put(byId('verdict'), s.verdict || `${number(s.done)} of ${number(s.total)} done${s.accepted ? `, ${number(s.accepted)} accepted failures` : ''}${eta}`);
   const way = [['running', s.running], ['waiting', s.waiting], ['not sent', s.unsent]];
   const share = OUTCOMES.map((one) => [one, sum(counts.filter(([kind]) => s.outcomes[kind] === one))]).concat(way.slice(0, 2), [['unsent', s.unsent]]);
   keyed(byId('share'), share.filter(([, count]) => count), ([name]) => name, ([name]) => el('span', { class: name }), (node, [, count]) => {
