@@ -307,7 +307,7 @@ class RunFigures:
             return False
         accepts = ACCEPTANCE.now.of_manifest(self.info.manifest)
         found = accepts and accepts(Entry.model_validate_json(raw), verdict, receipt)
-        return bool(found) and not found.is_over
+        return found is not None and not found.is_over
 
     # What is read
 
