@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from celery import __version__
+
 from pytest_manifest.broker import checks, rules
 from pytest_manifest.broker.checks import Demand, Finding, Level, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
@@ -77,6 +79,11 @@ class Preflight:
     held_for: Visibility | None = None
     holding: list[Finding] = field(default_factory=list)
     takes_one: bool = False
+
+    def celery(self, *, is_private: bool) -> str:
+        """Name the versions of the workers' Celery; those of a private stack have this one."""
+        told = {one.celery for one in self.described if one.celery}
+        return ", ".join(sorted(told | ({__version__} if is_private else set())))
 
     def said(self, level: Level) -> list[str]:
         """List the sentences of a level; of ``ok`` they are notices."""

@@ -9,8 +9,6 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from celery import __version__ as celery_version
-
 from pytest_manifest.broker import checks
 from pytest_manifest.broker.attempt import Attempt, new_run_id
 from pytest_manifest.broker.checks import CELERYS, Demand, demand_of, table_rows, task_refusals
@@ -201,9 +199,7 @@ def _record_stack(
         if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
             ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
         ledger.info.set_meta("takes_one", "1" if found.takes_one else "")
-        celery = {one.celery for one in found.described if one.celery}
-        celery |= {celery_version} if is_private else set()
-        ledger.info.set_meta("celery", ", ".join(sorted(celery)))
+        ledger.info.set_meta("celery", found.celery(is_private=is_private))
         strategy.connections.departures.keep(ledger.info)
         with ledger.writing():  # workers that do not report starts: what they had may have run
             add_nodes(ledger, found.stock if seen else (), "stock")
