@@ -1,4 +1,4 @@
-"""Run jobs of a GitLab pipeline here: before_script and script, as a shell of a runner has them."""
+"""Run jobs of a GitLab pipeline here: before_script, script and after_script, as a runner does."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def variables(found: Yaml, known: Mapping[str, str]) -> dict[str, str]:
 def run_job(
     flow: Mapping[str, dict[str, Yaml]], name: str, machine: Machine, known: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Run a job's commands as one script, which is what a runner does; its status and output."""
+    """Run a job's commands as one script, and what comes after it; its status and output."""
     job = flow[name]
     commands: list[str] = flow["default"]["before_script"] + job["script"]
     environment = variables(flow["variables"], known) | variables(job.get("variables"), known)
     done = machine.run("\n".join(commands), environment | dict(known))
+    machine.run("\n".join(job.get("after_script", [])), environment | dict(known))
     return done.returncode, done.stdout

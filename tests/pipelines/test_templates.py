@@ -313,6 +313,7 @@ def test_a_night_of_gitlab(tmp_path: Path, stack: dict[str, str]) -> None:
         (machine.folder / "broken-2").unlink()
         status, output = gitlab.run_job(flow, "night:resume", machine, known)
         assert [*found, status] == [0, 0, 1, 1, 0], output
+        assert list((machine.folder / "history").glob("*.digest.json"))
         assert ran(machine.folder) == [0, 1, 2, 3]
 
 
