@@ -224,6 +224,15 @@ def history(browser: Browser, folder: Path) -> None:
         save("history", shown.screenshot())
 
 
+def triage(browser: Browser, folder: Path) -> None:
+    """Take what is open after forty made-up nights, as it looks in a terminal."""
+    forty_nights(folder)
+    printed = in_terminal("manifest triage --in runs", folder)
+    with page(browser, width=1400) as shown:
+        shown.set_content(as_html("manifest triage", printed))
+        save("triage", shown.locator("body").screenshot())
+
+
 def live(browser: Browser, folder: Path) -> None:
     """Take the top of the live page of a run of hours: a worker has died, and a task fails."""
     source = made_ledger(folder, Script(entries=4000, seconds=7200, dies=0.45, cost=0.002))
@@ -289,6 +298,7 @@ PICTURES: Final[dict[str, Callable[[Browser, Path], None]]] = {
     "run-page-tree": run_page_tree,
     "live": live,
     "history": history,
+    "triage": triage,
     "allure": allure,
 }
 

@@ -117,8 +117,9 @@ def write_rows(
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below their columns' names: a table on a terminal, aligned columns elsewhere.
 
-    A column whose name begins with ``#`` is aligned right. Nothing is printed where there is no
-    row. On a narrow terminal each row is a block, its last cell, which may be a sentence, below.
+    A column whose name begins with ``#`` has numbers and is aligned right. Nothing is printed where
+    there is no row. On a narrow terminal each row is a block, its last cell, which may be a
+    sentence, below.
     """
     left = iter(rows)
     header = True
@@ -150,7 +151,8 @@ def _write_rich(
         console.print(table)
         return
     for first, second, *others, last in rows:
-        console.print(Text.assemble((first, _STYLES.get(first, "")), "  ", second), overflow="fold")
+        what = second if heads[1] == columns[1] else f"{heads[1]}: {second}"
+        console.print(Text.assemble((first, _STYLES.get(first, "")), "  ", what), overflow="fold")
         named = [f"{name}: {cell}" for name, cell in zip(heads[2:], others, strict=False) if cell]
         for line in filter(None, ("   ".join(named), last)):
             console.print(Padding(Text(line, overflow="fold"), (0, 0, 0, min(4, width // 10))))

@@ -78,12 +78,11 @@ def triage(
         say("nothing is open: each entry passed in the last run that had it")
         return
     rows = [_row(one) for one in causes]
-    columns = ("entries", "first seen", "cause", "owner", "safe again", "accepted", "such as")
+    columns = ("cause", "#entries", "first seen", "owner", "safe again", "accepted", "such as")
     write_table(columns, rows)
-    say(
-        f"{many(len(some), 'entry')} open; accept: manifest triage accept ENTRY --reason TEXT "
-        "--until DAY; send again: manifest triage requeue ENTRY"
-    )
+    say(f"{many(len(some), 'entry')} open")
+    say("accept: manifest triage accept ENTRY --reason TEXT --until DAY")
+    say("send again: manifest triage requeue ENTRY")
 
 
 def _open(manifest: Path | None, folder: Path | None) -> list[OpenEntry]:
@@ -128,9 +127,9 @@ def _by(one: OpenEntry, accepted: Acceptance) -> Disposition | None:
 def _row(one: TriageCause) -> list[str]:
     safe, until = one.safe_to_run_again, f"until {one.accepted_until}"
     return [
+        cut(one.cause, _TITLE),
         f"{one.count:,}",
         f"{one.first_seen:%Y-%m-%d}",
-        cut(one.cause, _TITLE),
         listed(one.owners, _SHOWN) or "-",
         "yes" if safe == one.count else "no" if not safe else f"{safe} of {one.count}",
         "-"
