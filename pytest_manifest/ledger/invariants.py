@@ -162,9 +162,7 @@ REPEATED_EXECUTIONS: Final = f"""
             UNION ALL
             SELECT f.job, 0, coalesce(json_extract(f.receipt, '$.retries'), 0) FROM facts f
             WHERE f.kind = {Kind.ENDED:d} AND NOT f.aside AND f.execution IS NOT NULL
-                AND NOT EXISTS (
-                    SELECT 1 FROM starts t WHERE t.job = f.job AND t.execution = f.execution
-                )
+                AND (f.job, f.execution) NOT IN (SELECT job, execution FROM starts)
                 AND json_extract(f.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
                 AND NOT coalesce(json_extract(f.receipt, '$.replaced'), 0)
             GROUP BY f.job, f.execution

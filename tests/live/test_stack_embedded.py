@@ -251,6 +251,7 @@ def test_an_unstarted_stack_can_be_stopped(tmp_path: Path) -> None:
     assert (stack.exits, stack.worker_pid, stack.failure) == ([], None, None)
 
 
+@pytest.mark.ring(2)
 def test_workers_log_json_when_asked(tmp_path: Path) -> None:
     """With the JSON format each line of a worker's log is an object, from its first record on."""
     with embedded(write_app(tmp_path), log_format="json") as stack:

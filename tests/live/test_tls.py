@@ -149,6 +149,7 @@ def test_redis_by_tls_as_its_url_says(tmp_path: Path) -> None:
             check_stack(StackAddress(server.broker, wrong, None, is_private=False), 10)
 
 
+@pytest.mark.ring(2)
 def test_rabbitmq_by_tls(authority: tuple[trustme.CA, Path], tmp_path: Path) -> None:
     """A real one, by the app's settings: it answers, and is refused where another one vouches."""
     ours, path = authority

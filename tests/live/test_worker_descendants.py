@@ -183,6 +183,7 @@ def test_a_job_that_is_not_asked_for_its_tree(bench: Bench) -> None:
     assert Tree(sent.task_id, bench.records(sent)).spawned == {}
 
 
+@pytest.mark.ring(2)
 def test_no_warnings_of_our_own(bench: Bench) -> None:
     """Nothing of all that makes a signal handler of ours fail."""
     bench.settle_with("leaf")

@@ -179,6 +179,7 @@ def test_no_receipt_was_lost(bench: Bench) -> None:
     assert "was lost" not in log
 
 
+@pytest.mark.ring(2)
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize(("task", "args", "state", "result"), OUTCOMES)
 def test_receipt_rides_over_rabbitmq(

@@ -42,6 +42,7 @@ def outcomes(result: pytest.RunResult) -> dict[str, str]:
     return found
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("xdist", BOTH)
 def test_each_group_is_one_test(project: Project, xdist: tuple[str, ...]) -> None:
     """Every job runs once; a group passes, fails or is skipped by its entries; entries count."""
@@ -204,6 +205,7 @@ def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[
     )
 
 
+@pytest.mark.ring(2)
 def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
     """Their group is an error that says that they were not part of the run."""
     project.doubles(count=2)
@@ -214,6 +216,7 @@ def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
     result.stdout.fnmatch_lines(["  d-2  no verdict  It has no verdict: it was not part of *"])
 
 
+@pytest.mark.ring(2)
 def test_allure_has_one_result_a_group(project: Project) -> None:
     """What remained unknown is broken, and no failure; the history outlives the file's name."""
     batch(project)
@@ -281,6 +284,7 @@ def test_a_verification_of_the_whole_run_goes_with_groups(project: Project) -> N
 # Reports
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("family", ["xunit1", "xunit2"])
 def test_junit_has_one_case_a_group(project: Project, family: str) -> None:
     """With the counts of its entries, and the time that its jobs ran."""

@@ -12,6 +12,7 @@ ENTRIES = (
 )
 
 
+@pytest.mark.ring(2)
 @pytest.mark.usefixtures("in_memory")
 def test_a_task_beside_those_that_are_allowed_sends_nothing(project: Project) -> None:
     """Not even the entries whose task is; what is not selected does not count."""

@@ -61,6 +61,7 @@ def test_own(entry):
 """
 
 
+@pytest.mark.ring(2)
 def test_what_ran_twice_after_all(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     """Nothing that has become bad is green; an audit writes it again whole."""
     header = {"manifest": 1, "workflow": "films"}

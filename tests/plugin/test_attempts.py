@@ -20,6 +20,7 @@ def double(name: str) -> dict[str, object]:
     return {"id": name, "task": "jobs.double", "kwargs": {"n": 1, "key": name}}
 
 
+@pytest.mark.ring(2)
 def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Project) -> None:
     """The idempotent entry passes at the second attempt; the other one fails at its first."""
     job = {"task": "jobs.die_once", "retries": 2}

@@ -115,6 +115,7 @@ def test_new_expectations_may_turn_red_into_green(project: Project) -> None:
     assert set(project.verdicts().values()) == {"failed"}
 
 
+@pytest.mark.ring(2)
 def test_an_older_run_is_audited_by_its_name(project: Project) -> None:
     """--manifest-run picks the first of two runs; an unknown name is refused."""
     broken = project.break_("a")
@@ -131,6 +132,7 @@ def test_an_older_run_is_audited_by_its_name(project: Project) -> None:
     refused.stderr.fnmatch_lines([f"*there is no run nobody*{first.stem}*"])
 
 
+@pytest.mark.ring(2)
 def test_an_audit_of_a_run_whose_pytest_was_killed(project: Project) -> None:
     """What has its receipt passes; of the rest it is said what was sent and what never was.
 
@@ -170,6 +172,7 @@ def test_an_audit_without_a_run_is_refused(project: Project) -> None:
 # From exported receipts alone
 
 
+@pytest.mark.ring(2)
 def test_receipts_alone_are_enough(done: Project) -> None:
     """Without any ledger the exported receipts bring the same verdicts, and leave nothing."""
     receipts(done)
@@ -180,6 +183,7 @@ def test_receipts_alone_are_enough(done: Project) -> None:
     assert not done.ledgers()
 
 
+@pytest.mark.ring(2)
 def test_receipts_are_believed_wherever_their_entries_stand_now(done: Project) -> None:
     """A manifest that was edited since still has the work that was done."""
     receipts(done)
@@ -193,6 +197,7 @@ def test_receipts_are_believed_wherever_their_entries_stand_now(done: Project) -
         result.assert_outcomes(passed=len(edited) - errors, errors=errors)
 
 
+@pytest.mark.ring(2)
 def test_receipts_that_were_tampered_with_are_not_believed(project: Project) -> None:
     """Each sentence names the lie, or that there is none; who was left alone passes.
 
@@ -240,6 +245,7 @@ def tampered(rows: list[Row]) -> list[Row]:
     return [*left, rows[0], {**rows[7], "entry": "stranger"}]
 
 
+@pytest.mark.ring(2)
 def test_a_file_that_is_not_of_one_run_or_no_receipts_is_refused(done: Project) -> None:
     """The sentence names the file, and the line that is cut short."""
     first = receipts(done).read_text("utf-8")
@@ -259,6 +265,7 @@ def test_a_file_that_is_not_of_one_run_or_no_receipts_is_refused(done: Project) 
         done.write("r.jsonl", "")
 
 
+@pytest.mark.ring(2)
 def test_receipts_alone_advise_no_resume(project: Project) -> None:
     """Of what ran for too long, and what was not sent: the run that they are of may be anywhere."""
     rows = [{"id": f"e-{n}", "task": "jobs.double", "kwargs": {"n": n}} for n in range(2)]
@@ -271,6 +278,7 @@ def test_receipts_alone_advise_no_resume(project: Project) -> None:
     result.stdout.no_fnmatch_line("*to go on: *")
 
 
+@pytest.mark.ring(2)
 def test_receipts_of_failed_jobs_and_second_attempts_are_judged_too(project: Project) -> None:
     """Exported receipts of a resumed run: the second attempt's receipt is the one that counts."""
     broken = project.break_("a")

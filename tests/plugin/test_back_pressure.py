@@ -99,6 +99,7 @@ def test_a_key_that_no_entry_has_is_refused(project: Project, rate: str, sentenc
     assert project.ledgers() == []
 
 
+@pytest.mark.ring(2)
 def test_shards_share_a_rate_and_a_resume_has_its_own(project: Project) -> None:
     """The fact of each stretch of the run says what held in it."""
     of_tenants(project, "aaaa")
@@ -114,6 +115,7 @@ def test_shards_share_a_rate_and_a_resume_has_its_own(project: Project) -> None:
     assert found == [({"": "50/s"}, 50), ({"": "45/m"}, None)]
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     ("gives", "sentence"),
     [

@@ -141,6 +141,7 @@ def test_an_empty_plan_says_it_too_and_does_nothing(paying: Project, run: tuple[
     assert not paying.ledgers()
 
 
+@pytest.mark.ring(2)
 @PLAN_AND_RUN
 def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str, ...]) -> None:
     """One sentence says how much, how many, and what to do."""
@@ -226,6 +227,7 @@ def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
     )
 
 
+@pytest.mark.ring(2)
 def test_a_run_is_gone_on_with_by_more_money(paying: Project) -> None:
     """What it has cost counts: what is left must fit beside it."""
     jobs(paying, 6, estimate=0.5, cost=1.0)
@@ -312,6 +314,7 @@ def test_what_is_sent_again_is_paid_again(paying: Project) -> None:
     assert cost(paying) == 1.25
 
 
+@pytest.mark.ring(2)
 def test_a_budget_may_stand_in_the_configuration_file(paying: Project) -> None:
     """It applies to plans and runs, and the command line wins."""
     ini = (paying.path / "pytest.ini").read_text("utf-8")

@@ -115,6 +115,7 @@ def test_quietly_the_end_is_the_run(project: Project) -> None:
     assert lines.index("FAILED m.jsonl::entry[a] - ValueError: x") < end
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("width", [40, 80])
 def test_the_end_fits(project: Project, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     """Whatever ids and errors are, commands and paths excepted, which are to be copied."""
@@ -181,6 +182,7 @@ def lines_of(path: Path) -> list[str]:
     return sorted(path.read_text().split()) if path.exists() else []
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("workers", [PLAIN, pytest.param(TWO, id="xdist")])
 def test_one_failed_job_fails_one_test(project: Project, workers: Sequence[str]) -> None:
     """The other tests of its entry are skipped with its name, and --lf runs all of them again."""

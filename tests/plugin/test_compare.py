@@ -26,6 +26,7 @@ def told(result: pytest.RunResult) -> list[str]:
     return lines[start : lines.index("", start)]
 
 
+@pytest.mark.ring(2)
 def test_what_changed_since_the_last_run_is_told(project: Project) -> None:
     """Verdicts, entries, results and costs, as the runs' records have them."""
     jobs = (project.path / "jobs.py").read_text("utf-8")
@@ -66,6 +67,7 @@ def test_a_first_run_has_nothing_to_be_compared_with(project: Project) -> None:
     result.stdout.fnmatch_lines(["  there is no earlier run of m.jsonl to compare with"])
 
 
+@pytest.mark.ring(2)
 def test_the_run_to_compare_with_is_named_or_the_one_before(project: Project) -> None:
     """By its id or its ledger; an audit of an earlier run is compared with the one before that."""
     flaky(project, "a")
@@ -84,6 +86,7 @@ def test_the_run_to_compare_with_is_named_or_the_one_before(project: Project) ->
     itself.stdout.fnmatch_lines([f"  run {third.stem} was not compared with itself"])
 
 
+@pytest.mark.ring(2)
 def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> None:
     flaky(project, "a", "b")
     project.run("--manifest=m.jsonl", MEMORY)
@@ -97,6 +100,7 @@ def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> N
     assert lines[2:] == ["    no difference that counts"]  # b has passed, and was not run again
 
 
+@pytest.mark.ring(2)
 def test_an_earlier_run_that_cannot_be_read_is_told_and_stops_nothing(project: Project) -> None:
     project.doubles(count=1)
     project.run("--manifest=m.jsonl", MEMORY)
@@ -107,6 +111,7 @@ def test_an_earlier_run_that_cannot_be_read_is_told_and_stops_nothing(project: P
     result.stdout.fnmatch_lines(["  it was not compared with an earlier run: *manifest.jsonl:1: *"])
 
 
+@pytest.mark.ring(2)
 def test_quietly_it_is_a_phrase(project: Project) -> None:
     flaky(project, "a", "b")
     project.run("--manifest=m.jsonl", MEMORY)
@@ -118,6 +123,7 @@ def test_quietly_it_is_a_phrase(project: Project) -> None:
     )
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -94,6 +94,7 @@ def test_an_accepted_failure_is_an_xfail_with_its_reason_in_every_report(
     assert (cause.error, cause.count) == ("ValueError", 2)
 
 
+@pytest.mark.ring(2)
 def test_under_xdist_it_is_the_same(project: Project) -> None:
     batch(project)
     accept(project, ("entry", "b"))

@@ -64,6 +64,7 @@ def test_a_worker_that_knows_nothing_of_us_yields_verdicts(project: Project, bro
     result.stdout.fnmatch_lines_random(["*no such film*", "*result.n*", "*SIGKILL*"])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
     """Sent now, judged later: pending while nobody works, passed when somebody has."""

@@ -89,6 +89,7 @@ def private_folders(processes: list[psutil.Process]) -> list[Path]:
     return list(folders)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     ("xdist", "number", "status"),
     [
@@ -168,6 +169,7 @@ def test_after_a_kill_the_run_is_gone_on_with(project: Project) -> None:
     assert not list((project.path / ".manifest/stacks").iterdir())
 
 
+@pytest.mark.ring(2)
 def test_what_a_dead_worker_had_taken_and_not_begun_still_runs(project: Project) -> None:
     """kill -9 of a worker: the job that it held in reserve is put back, and runs once."""
     rows: list[dict[str, object]] = [
@@ -260,6 +262,7 @@ def test_sigterm_while_a_plan_is_made_tears_its_fixtures_down(
     assert "Traceback" not in text
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "xdist", [pytest.param((), id="plain"), pytest.param(TWO, id="xdist", marks=LATER)]
 )

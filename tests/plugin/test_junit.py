@@ -78,6 +78,7 @@ def test_an_entry_tells_of_its_job(project: Project, workers: tuple[str, ...]) -
     assert other.find("system-out") is None
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("workers", BOTH)
 def test_durations_are_those_of_the_jobs(project: Project, workers: tuple[str, ...]) -> None:
     """Of what passed and of what did not: the slowest tests are the slowest jobs."""

@@ -68,6 +68,7 @@ def test_entries_are_selected_by_task_mode_and_tag(project: Project) -> None:
     assert not project.ran()
 
 
+@pytest.mark.ring(2)
 def test_another_keyword_is_refused(project: Project) -> None:
     project.doubles(count=1)
     project.write("test_own.py", f"{TESTS}@entries(queue='q')\ndef test_queue(entry): ...\n")

@@ -92,6 +92,7 @@ def test_an_agent_is_given_metadata_and_contents_where_it_asks(project: Project)
         assert CANARY in json.dumps(whole[name]), name
 
 
+@pytest.mark.ring(2)
 def test_a_refusal_is_told_in_a_sentence(project: Project) -> None:
     """And what changes something is not there unless it is allowed."""
     _, *found = ask(

@@ -82,6 +82,7 @@ def test_a_session_tells_what_it_came_to(project: Project, monkeypatch: pytest.M
     ]
 
 
+@pytest.mark.ring(2)
 def test_a_session_that_passes_pings_success(project: Project) -> None:
     project.doubles(count=2)
     with receiver() as server:
@@ -92,6 +93,7 @@ def test_a_session_that_passes_pings_success(project: Project) -> None:
     assert not [one for one in done.outlines if "was not notified" in one]
 
 
+@pytest.mark.ring(2)
 def test_a_black_hole_is_said_in_a_line_and_changes_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

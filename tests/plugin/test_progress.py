@@ -84,6 +84,7 @@ def transcript(
 BOTTOM, NARROW, TALL = (80, 9), (40, 60), (80, 100)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     ("arguments", "size"),
     [
@@ -146,6 +147,7 @@ def test_names_what_runs_longest(project: Project) -> None:
         assert not any("slowest 映" in row for row in shown.transcript)
 
 
+@pytest.mark.ring(2)
 def test_follows_the_size_of_the_window(project: Project) -> None:
     """A window made narrower or wider in the middle gets a line of its own width."""
     held = held_in_the_middle(project)
@@ -159,6 +161,7 @@ def test_follows_the_size_of_the_window(project: Project) -> None:
         assert shown.finish() == 0
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("verbose", [(), pytest.param(("-v",), marks=LATER)], ids=["dots", "-v"])
 def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str, ...]) -> None:
     """Under -n the line stands below xdist's own lines, is renewed, and leaves nothing behind."""
@@ -178,6 +181,7 @@ def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str
         assert re.fullmatch(r"\.{7} +\[100%\]", text[text.index("2 workers [7 items]") + 1])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "xdist", [(), pytest.param(("-n", "1"), marks=LATER)], ids=["plain", "xdist"]
 )
@@ -283,6 +287,7 @@ def test_a_line_that_is_asked_for_is_drawn_for_another_reporter(project: Project
         assert shown.finish() == 0
 
 
+@pytest.mark.ring(2)
 def test_goes_on_in_the_files_own_order(project: Project) -> None:
     """--stepwise runs pytest's own loop, which waits within each test: the line is there, too."""
     held = held_in_the_middle(project)

@@ -51,6 +51,7 @@ def reasons(project: Project) -> dict[str, str | None]:
 # What is sent
 
 
+@pytest.mark.ring(2)
 @XDIST
 def test_what_passed_is_kept_and_what_failed_runs_again(
     project: Project, xdist: tuple[str, ...]
@@ -147,6 +148,7 @@ def test_what_no_worker_knew_is_sent_when_one_does(project: Project) -> None:
 # After a stop
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
     """-x stopped the run: what was revoked or never sent runs once, and what passed is kept."""

@@ -150,6 +150,7 @@ def kill_in_the_first_job(project: Project, name: str, keys: str) -> None:
     held.unlink()
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_a_killed_run_left_in_its_broker_is_gone_on_with(project: Project) -> None:
     """A new private stack takes up its data: what ran may not run again, what waited runs once."""

@@ -40,6 +40,7 @@ def chain(project: Project) -> None:
     project.manifest("m.jsonl", rows)
 
 
+@pytest.mark.ring(2)
 def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     """Each session sends its own entries alone; the merged run has them all, in every report."""
     chain(project)
@@ -253,6 +254,7 @@ def test_a_merged_part_leaves_the_other_shards_free(project: Project) -> None:
     shard(project, "2/2", MEMORY).assert_outcomes(passed=2)
 
 
+@pytest.mark.ring(2)
 def test_each_shard_finds_its_own_run(project: Project) -> None:
     """Audit and resume of a shard look at its newest run, and at no sister's."""
     broken = project.break_("b")
@@ -307,6 +309,7 @@ def test_a_changed_manifest_has_other_shards(project: Project) -> None:
     refused.stderr.fnmatch_lines(["*was changed since run *, so its shards are others*"])
 
 
+@pytest.mark.ring(2)
 def test_a_merged_run_is_only_looked_at(project: Project) -> None:
     """Of an unfinished shard it is said what is missing; the shard is resumed, and merged again."""
     kill_in_the_middle(project)  # unsharded: n-0 has passed, n-1 was running
@@ -346,6 +349,7 @@ def test_giving_up_a_shard_leaves_its_sisters(project: Project) -> None:
         assert opened.info.status == "running"
 
 
+@pytest.mark.ring(2)
 def test_an_earlier_run_balances_the_shards(project: Project) -> None:
     """The job that ran long has a shard for itself; the run is named by its id or file."""
     naps = {"n-0": 1.0, "n-1": 0, "n-2": 0, "n-3": 0}

@@ -90,6 +90,7 @@ def test_reports_are_those_of_the_usual_protocol(project: Project) -> None:
 USUAL_TOO = "\n\ndef pytest_runtest_call():\n    pass\n"
 
 
+@pytest.mark.ring(2)
 def test_the_controller_of_xdist_is_told_the_same_as_of_usual_tests(project: Project) -> None:
     """Its plugins hear the same, in the same order; its workers run all in short but for the last
     one of each."""
@@ -227,6 +228,7 @@ ADDITIONS = {
 """What a worker does to a report, what the controller looks at, and what it finds."""
 
 
+@pytest.mark.ring(2)
 def test_what_a_worker_adds_to_reports_arrives(project: Project) -> None:
     """Each in reports of several tests, as the last one of a worker is not run in short."""
     project.doubles(count=3 * len(ADDITIONS))
@@ -239,6 +241,7 @@ def test_what_a_worker_adds_to_reports_arrives(project: Project) -> None:
     }
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("side", ["to", "from"])
 def test_who_has_a_say_in_how_reports_are_sent_sees_each(project: Project, side: str) -> None:
     """In a worker, and in the controller."""

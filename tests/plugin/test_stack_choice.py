@@ -160,6 +160,7 @@ def test_a_broker_in_memory_by_the_environment_needs_the_app(
 FLAKY = {"id": "f", "task": "jobs.flaky", "kwargs": {"key": "f"}, "idempotent": True}
 
 
+@pytest.mark.ring(2)
 def test_an_app_that_names_none_has_a_private_stack_and_is_resumed_with_one(
     project: Project,
 ) -> None:

@@ -58,6 +58,7 @@ def held(project: Project) -> Project:
     return project
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "xdist", [pytest.param((), id="alone"), pytest.param(TWO, id="xdist", marks=LATER)]
 )
@@ -91,6 +92,7 @@ def test_a_run_is_paused_and_its_entries_cancelled_and_sent_again(
     consistent(held)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "xdist", [pytest.param((), id="alone"), pytest.param(TWO, id="xdist", marks=LATER)]
 )
@@ -117,6 +119,7 @@ def test_what_is_sent_again_is_awaited_though_all_tests_have_run(
     assert "without a verdict" not in text
 
 
+@pytest.mark.ring(2)
 def test_a_run_is_stopped_from_another_shell_as_by_a_person(held: Project) -> None:
     with running(held, "--override-ini=manifest_grace=1s") as process:
         children = family(process)
@@ -130,6 +133,7 @@ def test_a_run_is_stopped_from_another_shell_as_by_a_person(held: Project) -> No
     assert held.ran() == {"a": 1}
 
 
+@pytest.mark.ring(2)
 def test_what_is_asked_for_while_no_pytest_lives_holds_for_the_next(project: Project) -> None:
     kill_in_the_middle(project)
     before = project.ran()

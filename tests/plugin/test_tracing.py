@@ -110,6 +110,7 @@ def test_a_run_is_one_trace_from_ci_to_a_query(
     assert states[-1] == 0
 
 
+@pytest.mark.ring(2)
 def test_messages_name_no_span_unless_that_is_asked_for(
     traced: Project, collector: Receiver
 ) -> None:
@@ -120,6 +121,7 @@ def test_messages_name_no_span_unless_that_is_asked_for(
     assert not [one for one in found if one["name"].startswith(("RUN", "send"))]
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("manner", ["hanging", "full", "away"])
 def test_a_collector_that_fails_is_nothing_to_the_run(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str

@@ -76,6 +76,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     return Done(folder, ended.stdout.splitlines(), ended.returncode, ledger)
 
 
+@pytest.mark.ring(2)
 def test_every_job_runs_once_and_its_verdict_counts(done: Done) -> None:
     assert done.status == pytest.ExitCode.TESTS_FAILED
     ran = (done.folder / "ran.txt").read_text("utf-8").split()

@@ -124,7 +124,7 @@ def later(steps: Sequence[Step], *, partner: Partner) -> set[str]:
 
 
 LIE = (Step("take", moments=8), Step("begin"), Step("lie"))
-TOO_LONG = (Step("limit", number=0), Step("work", moments=12), Step("limit", number=1))
+TOO_LONG = (Step("limit", number=0), Step("work", moments=13), Step("limit", number=1))
 
 
 @pytest.mark.parametrize("partner", [None, "excused", "strict"])

@@ -78,6 +78,7 @@ def has_begun(processes: list[psutil.Process]) -> bool:
     return ignoring == 4
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)]
 )

@@ -259,6 +259,7 @@ def test_every_circle_is_told(faults: Callable[[bytes], list[str]]) -> None:
     assert ways == ["ab", "xq", "xr", "xs", "xt", "xu"]
 
 
+@pytest.mark.ring(2)
 def test_a_long_circle_is_told_by_its_ends(faults: Callable[[bytes], list[str]]) -> None:
     """A sentence about 100,000 entries in a ring is one that can be read."""
     count = 100_000

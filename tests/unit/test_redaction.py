@@ -509,6 +509,7 @@ def test_both_ways_of_looking_for_signs_find_the_same(parts: list[str], values: 
     assert with_signs is texts.may_hold_secret(text)
 
 
+@pytest.mark.ring(2)
 def test_too_many_hidden_values_are_looked_for_one_by_one() -> None:
     """Where they cannot be searched for at once."""
     manifest_secret("x" * 3_000_000)

@@ -72,6 +72,7 @@ def test_a_killed_holder_leaves_the_lock_free_at_once(path: Path) -> None:
     eventually(lambda: not heir.is_running() or heir.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(("what", "name"), [("contend", "run.lock"), ("contend-folder", "")])
 def test_of_many_processes_one_is_inside(tmp_path: Path, what: str, name: str) -> None:
     """However often they ask, no two are inside at the same moment."""

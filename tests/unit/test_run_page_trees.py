@@ -120,6 +120,7 @@ def test_each_tree_has_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) 
     assert columns.shared_limit([100] * 10_000) == columns.LEAST
 
 
+@pytest.mark.ring(2)
 def test_a_page_of_many_descendants_stays_small(tmp_path: Path) -> None:
     """A hundred of each of a thousand entries: some 5 MB, none of which is in the first load."""
     page = written(tmp_path, 1000, sample_trees(1, 100))

@@ -339,6 +339,7 @@ def test_who_signs_work_orders_gives_no_key_to_jobs(
         assert set(kept.values()) == ({"mine"} if settings.detached else {None})
 
 
+@pytest.mark.ring(2)
 def test_the_workers_program_is_celerys() -> None:
     """It says and refuses what ``celery`` does, with the same exit codes."""
     for arguments in (["--version"], ["-A", "no_such_module", "worker"], ["no-such-command"]):
