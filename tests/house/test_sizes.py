@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 49_760,
     "options": 37,
     "options and settings": 61,
-    "words of the documents": 55_027,
-    "lines of the tests": 126_457,
+    "words of the documents": 54_999,
+    "lines of the tests": 126_449,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

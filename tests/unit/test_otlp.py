@@ -226,10 +226,7 @@ def test_what_a_collector_does_not_take_is_told(run: MadeRun, tmp_path: Path) ->
 
 
 def test_who_takes_protobuf_alone_is_sent_that(
-    run: MadeRun,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the extra; one that shows traces and has no place for metrics is sent these alone."""
     run.stop("stopped")
@@ -239,20 +236,15 @@ def test_who_takes_protobuf_alone_is_sent_that(
         assert said.endswith(f"sent to {collector.endpoint}, which takes no metrics\n")
         assert spans_of(collector.spans) == spans_of(exported(manifest(*to)))
         monkeypatch.setitem(sys.modules, "google.protobuf.json_format", None)
-        text = refusal(monkeypatch, capsys, *to, f"--endpoint={collector.endpoint}")
+        text = refusal(*to, f"--endpoint={collector.endpoint}")
         assert "it takes protobuf alone: pip install 'pytest-celery-manifest[otel]'" in text
 
 
-def test_what_is_rejected_in_protobuf_is_told(
-    run: MadeRun,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_rejected_in_protobuf_is_told(run: MadeRun, tmp_path: Path) -> None:
     run.stop("stopped")
     with receiver(tmp_path, "protobuf-full") as collector:
         to = ("export", "last", "--format=otlp", f"--endpoint={collector.endpoint}")
-        assert "it rejected 2 of them: no room" in refusal(monkeypatch, capsys, *to)
+        assert "it rejected 2 of them: no room" in refusal(*to)
 
 
 def test_headers_are_those_of_the_environment() -> None:
