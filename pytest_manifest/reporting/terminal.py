@@ -428,6 +428,8 @@ def _heading(summary: RunSummary, name: str) -> str:
     verdicts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.verdicts.items()) if n)
     if reused := sum(found.reused.values()):
         verdicts += f" ({reused} reused)"
+    if accepted := summary.accepted_verdicts.total():
+        verdicts += f" ({accepted} accepted)"
     trees = found.descendants
     started = f"; {counts_text(trees.statuses)}" if trees.number else ""
     origin = f", shard {run.shard.replace('/', ' of ')}" if run.shard else ""

@@ -64,6 +64,7 @@ def test_an_accepted_failure_is_an_xfail_with_its_reason_in_every_report(
     by = f"accepted until {SOON} (dispositions.toml:1, SHOP-12): {REASON}"
     done.stdout.fnmatch_lines(
         [
+            "m.jsonl: run *, 3 entries: 2 failed, 1 passed (2 accepted)",
             f"  1 {by} (such as b)",
             f"XFAIL m.jsonl::entry[[]b] - {by}. The task raised ValueError: b*",
             "*= m.jsonl: 2 failed, 1 passed, 2 of these accepted of 3 entries =*",
