@@ -124,7 +124,17 @@ def test_a_cell_without_its_python_runs_with_the_nearest(
         )
 
 
-SINCE = {"apprise", "celery", "jsonschema-rs", "kombu", "mcp", "pydantic", "pyyaml", "redis"}
+SINCE = {
+    "apprise",
+    "celery",
+    "jsonschema-rs",
+    "kombu",
+    "mcp",
+    "protobuf",
+    "pydantic",
+    "pyyaml",
+    "redis",
+}
 SINCE |= {"openlineage-python", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"}
 SINCE |= {"opentelemetry-instrumentation-celery", "pyarrow", "rich", "standardwebhooks"}
 """What is asked for since the row ``min`` was played last; empty again once it has been."""
