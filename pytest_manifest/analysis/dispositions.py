@@ -134,7 +134,7 @@ class Acceptance:
 
         Raises DispositionError where that cannot be read.
         """
-        self._baselines[manifest] = read_baseline(baseline_file(manifest))
+        self._baselines[manifest] = read_baseline(manifest)
 
     def _of(
         self,
@@ -275,14 +275,16 @@ def disposition_text(one: Disposition) -> str:
 
 
 def baseline_file(manifest: Path) -> Path:
-    """Return where the approved baseline of a manifest lies."""
-    return manifest.with_name(f"{manifest.stem}.baseline.json")
+    """Return where the approved baseline of a manifest lies: of n.jsonl and n.yaml two files."""
+    name = manifest.stem if manifest.suffix == ".jsonl" else manifest.name
+    return manifest.with_name(f"{name}.baseline.json")
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Return the baseline in a file. Raises DispositionError where there is none."""
+def read_baseline(manifest: Path) -> Baseline:
+    """Return the baseline of a manifest. Raises DispositionError where there is none."""
+    path = baseline_file(manifest)
     try:
-        return Baseline.model_validate_json(path.read_bytes())
+        found = Baseline.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DispositionError(
             f"{path}: there is no approved baseline to tell new failures from; approve a run: "
@@ -293,6 +295,12 @@ def read_baseline(path: Path) -> Baseline:
             f"{path}: is no baseline that can be read; approve a run again: "
             "manifest triage approve RUN"
         ) from error
+    if found.manifest != manifest.name:
+        raise DispositionError(
+            f"{path}: is the baseline of {found.manifest}, and not of {manifest.name}, of which "
+            "it says nothing; approve a run of that: manifest triage approve RUN"
+        )
+    return found
 
 
 def had_passed(baseline: Baseline, entry: Entry) -> bool:
@@ -315,9 +323,12 @@ def filter_of(names: Sequence[str]) -> DigestIds:
 
 
 def baseline_of(
-    run: str, created_at: datetime, entries: Iterable[tuple[Entry, bool]], by: str
+    manifest: str, run: str, created_at: datetime, entries: Iterable[tuple[Entry, bool]], by: str
 ) -> Baseline:
-    """Return the baseline of a run, by its entries and whether each has passed."""
+    """Return the baseline of a run, by its entries and whether each has passed.
+
+    ``manifest``: the name of its file.
+    """
     ids, works, others = list[str](), list[str](), list[str]()
     for entry, passed in entries:
         if passed:
@@ -326,6 +337,7 @@ def baseline_of(
         else:
             others.append(entry.id)
     return Baseline(
+        manifest=manifest,
         run=run,
         created_at=created_at,
         approved_at=datetime.now(timezone.utc),

@@ -84,6 +84,16 @@ class Gate:
         if (self._word is None and self._match is None) or of_tasks != has_task:
             raise PlanError(f"--fail-on={text!r} is no condition; {_HINT}")
 
+    def check_task(self, tasks: Sequence[str]) -> None:
+        """Raise PlanError where it is about a task and none of these is meant."""
+        task = None if self._match is None else self._match["task"]
+        if task is None or task == _EACH or any(fnmatchcase(one, task.strip()) for one in tasks):
+            return
+        known = listed([printable(one) for one in tasks], _SHOWN) or "none"
+        raise PlanError(
+            f"--fail-on={self.text!r}: no task of these runs is called so; there are {known}"
+        )
+
     def broken_by(self, found: ManifestOverTime, digests: Sequence[RunDigest]) -> Iterator[str]:
         """Yield what breaks it, in words. ``digests``: those of which the history was made."""
         if self._word is not None:

@@ -74,6 +74,8 @@ def history(
     runs = runs_folder(folder)
     groups = _digests(manifests or [], runs, since, rebuild=rebuild)
     found = over_time(groups)
+    for gate in gates:
+        gate.check_task(sorted({task.task for one in found.manifests for task in one.tasks}))
     if output is not None:
         from pytest_manifest.reporting.history_page import write_history_page
 
@@ -124,24 +126,31 @@ def _digests(
     hide_secrets()
     found: dict[str, RunDigest] = {}
     for manifest in manifests or (None,):
+        before = len(found)
         for one in digests_made(folder, manifest, anew=rebuild):
             found[one.run] = one
             if rebuild:
                 write_digest(one, RunFiles.of(folder, one.run).ledger)
-        for one in digests_of(folder, manifest):
-            found.setdefault(one.run, one)
+        own = digests_of(folder, manifest)
+        found |= {one.run: one for one in own if one.run not in found}
+        if manifest is not None and not own and len(found) == before:
+            raise _no_run(manifest, folder)
     first = datetime.min.replace(tzinfo=timezone.utc)
     if since is not None:
         first = datetime.now(timezone.utc) - age(since, "--since")
     kept = [one for one in without_parts(found.values()) if one.created_at >= first]
     if not kept:
-        name = str(manifests[0]) if manifests else "FILE"
-        what = f"{name}: there is no run of it in {folder}" if manifests else f"no run in {folder}"
-        raise LedgerError(
-            f"{what}{f' since {since} ago' if since else ''}; dispatch it with "
-            f"{shlex.join(pytest_command())} --manifest={name}, or name another folder with --in"
-        )
+        raise _no_run(manifests[0] if manifests else None, folder, since)
     return by_manifest(kept) if last is None else by_manifest(kept, last)
+
+
+def _no_run(manifest: Path | None, folder: Path, since: str | None = None) -> LedgerError:
+    what = f"{manifest}: there is no run of it in" if manifest else "no run in"
+    return LedgerError(
+        f"{what} {folder}{f' since {since} ago' if since else ''}; dispatch it with "
+        f"{shlex.join(pytest_command())} --manifest={manifest or 'FILE'}, or name another folder "
+        "with --in"
+    )
 
 
 def _write_document(found: RunsOverTime) -> None:

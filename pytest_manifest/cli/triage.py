@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from fnmatch import fnmatchcase
@@ -28,8 +29,14 @@ from pytest_manifest.analysis.open_failures import OpenEntry, open_failures
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.ctl import Call, operator, send_again
 from pytest_manifest.cli.output import answer, say, write_json, write_table
-from pytest_manifest.cli.stored_run import StoredRun, hide_secrets, root_folder, runs_folder
-from pytest_manifest.errors import PlanError
+from pytest_manifest.cli.stored_run import (
+    StoredRun,
+    hide_secrets,
+    pytest_command,
+    root_folder,
+    runs_folder,
+)
+from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger.files import find_ledger
 from pytest_manifest.schema.triage import Triage, TriageCause
 from pytest_manifest.text import cut, listed, many, plural
@@ -86,8 +93,18 @@ def triage(
 
 
 def _open(manifest: Path | None, folder: Path | None) -> list[OpenEntry]:
+    """Return what is open. Raises LedgerError where no run is over that could say so."""
     hide_secrets()
-    return open_failures(digests_of(runs_folder(folder), manifest))
+    runs = runs_folder(folder)
+    digests = digests_of(runs, manifest)
+    if not digests:
+        what = f"{manifest}: there is no run of it" if manifest else "there is no run"
+        raise LedgerError(
+            f"{what} in {runs} that is over, so what is open is not known; dispatch it with "
+            f"{shlex.join(pytest_command())} --manifest={manifest or 'FILE'}, or name another "
+            "folder with --in"
+        )
+    return open_failures(digests)
 
 
 def _cause(cause: str, path: Path, group: Sequence[OpenEntry], accepted: Acceptance) -> TriageCause:
@@ -285,7 +302,8 @@ def approve(
         )
     with stored.records() as records:
         some = ((one.entry, one.kind == "passed") for one in records)
-        made = baseline_of(stored.info.run, stored.info.created_at, some, operator())
+        info = stored.info
+        made = baseline_of(info.manifest.name, info.run, info.created_at, some, operator())
     path = baseline_file(stored.info.manifest)
     path.write_text(f"{made.model_dump_json(indent=1)}\n", "utf-8")
     bad = len(made.not_passed)

@@ -11,6 +11,8 @@ class Baseline(fields.Document):
 
     baseline: fields.Version = 1
     """The version of this format."""
+    manifest: fields.Name
+    """The name of the manifest's file, which it is the baseline of alone."""
     run: fields.Name
     """The run's id."""
     created_at: fields.Time

@@ -213,7 +213,7 @@ def approve(project: Project, **passed: bool) -> Path:
     """Approve a baseline by hand; ``manifest triage approve`` makes it of a run."""
     manifest = read_manifest(project.path / "m.jsonl")
     some = [(one, passed[one.id]) for one in manifest if one.id in passed]
-    made = baseline_of("r1", datetime.now(timezone.utc), some, "ann")
+    made = baseline_of("m.jsonl", "r1", datetime.now(timezone.utc), some, "ann")
     path = baseline_file(project.path / "m.jsonl")
     path.write_text(made.model_dump_json(), "utf-8")
     return path

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def ask(folder: Path, *calls: Call, options: tuple[str, ...] = ()) -> list[tuple
                 found.append((answer.is_error, answer.structured_content or text))
             return found
 
-    found: list[tuple[bool, Any]] = anyio.run(talk)
-    return found
+    # In a thread of its own: the loop of a browser may run in this one.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(anyio.run, talk).result()
 
 
 @pytest.mark.usefixtures("in_memory")

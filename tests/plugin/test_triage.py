@@ -148,5 +148,9 @@ def test_only_a_whole_run_is_approved(project: Project) -> None:
 
 
 @LATER
-def test_a_project_without_runs_has_nothing_open(project: Project) -> None:
-    assert triage(project) == "nothing is open: each entry passed in the last run that had it\n"
+def test_without_a_run_it_is_not_known_what_is_open(project: Project) -> None:
+    """Nor of a manifest that has none: its name may be misspelt."""
+    assert "there is no run in" in triage(project, status=2)
+    assert "nosuch.jsonl: there is no run of it in" in triage(
+        project, "--manifest=nosuch.jsonl", status=2
+    )

@@ -127,6 +127,15 @@ def test_a_condition_that_is_none_is_refused(text: str) -> None:
         Gate(text)
 
 
+def test_what_is_misspelt_passes_no_gate(folder: Path) -> None:
+    """A manifest that has no run, though another one has, and a task that no run has."""
+    there = str(folder / "nightly.jsonl"), f"--in={folder / 'runs'}"
+    said = refusal("history", *there, "nosuch.jsonl", "--fail-on=broken")
+    assert "nosuch.jsonl: there is no run of it in" in said
+    said = refusal("history", *there, "--fail-on=p95(crm.synch) > 1")
+    assert "no task of these runs is called so; there are billing.charge" in said
+
+
 def test_digests_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the ledgers say now; those that are there are read where nobody asks for that."""
     monkeypatch.chdir(tmp_path)

@@ -237,8 +237,13 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
 # Baselines
 
 
+APPROVED = datetime(2026, 11, 1, tzinfo=timezone.utc)
+
+
 def gate(folder: Path, *entries: tuple[Entry, bool]) -> Acceptance:
-    made = baseline_of("r1", datetime(2026, 11, 1, tzinfo=timezone.utc), entries, "ann")
+    made = baseline_of(
+        "nightly.jsonl", "r1", datetime(2026, 11, 1, tzinfo=timezone.utc), entries, "ann"
+    )
     path = folder / "nightly.jsonl"
     baseline_file(path).write_text(made.model_dump_json(), "utf-8")
     acceptance = Acceptance()
@@ -277,7 +282,9 @@ def test_the_baseline_excuses_nothing_that_never_is(tmp_path: Path, status: Verd
 def test_of_ten_thousand_all_that_passed_are_known(tmp_path: Path) -> None:
     """A filter never forgets; of those that it did not have it takes few for its own."""
     some = [(entry(f"e-{n}", n), True) for n in range(10_000)]
-    made = baseline_of("r1", datetime(2026, 11, 1, tzinfo=timezone.utc), some, "ann")
+    made = baseline_of(
+        "nightly.jsonl", "r1", datetime(2026, 11, 1, tzinfo=timezone.utc), some, "ann"
+    )
     assert all(had_passed(made, one) for one, _ in some)
     others = sum(had_passed(made, entry(f"x-{n}", -n - 1)) for n in range(1_000))
     assert others < 60
@@ -291,3 +298,13 @@ def test_a_baseline_that_is_missing_or_damaged_is_said(tmp_path: Path) -> None:
     baseline_file(path).write_text("{", "utf-8")
     with pytest.raises(DispositionError, match="is no baseline that can be read"):
         Acceptance().load_baseline(path)
+
+
+def test_a_baseline_is_of_one_manifest(tmp_path: Path) -> None:
+    """Else each failure of another one would be no new one."""
+    gate(tmp_path, (entry("good"), True))
+    ours, other = tmp_path / "nightly.jsonl", tmp_path / "other.jsonl"
+    baseline_file(other).write_bytes(baseline_file(ours).read_bytes())
+    with pytest.raises(DispositionError, match=r"is the baseline of nightly.jsonl, and not of oth"):
+        Acceptance().load_baseline(other)
+    assert baseline_file(ours.with_suffix(".yaml")) != baseline_file(ours)

@@ -240,6 +240,13 @@ def test_who_takes_protobuf_alone_is_sent_that(
         assert "it takes protobuf alone: pip install 'pytest-celery-manifest[otel]'" in text
 
 
+@pytest.mark.parametrize("endpoint", ["http://[::1", "localhost:4318", "ftp://x", "http://a:b"])
+def test_what_is_no_address_of_a_collector_is_refused(run: MadeRun, endpoint: str) -> None:
+    run.stop("stopped")
+    text = refusal("export", "last", "--format=otlp", f"--endpoint={endpoint}")
+    assert "is no address of a collector; give a URL like http://localhost:4318" in text
+
+
 def test_what_is_rejected_in_protobuf_is_told(run: MadeRun, tmp_path: Path) -> None:
     run.stop("stopped")
     with receiver(tmp_path, "protobuf-full") as collector:

@@ -54,8 +54,19 @@ class Collector:
     """
 
     def __init__(self, endpoint: str, environment: Mapping[str, str] = os.environ) -> None:
+        """Read an address; raises StackError where it is none of HTTP."""
         self.endpoint = endpoint
-        self._url = urlsplit(endpoint)
+        try:
+            self._url = urlsplit(endpoint)
+            is_one = self._url.scheme in ("http", "https") and self._url.hostname
+            is_one = is_one and self._url.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one:
+            raise StackError(
+                f"{redact_url(endpoint)!r} is no address of a collector; give a URL like "
+                "http://localhost:4318"
+            )
         self._headers = dict(_headers(environment.get(_HEADERS, "")))
         milliseconds = environment.get(_TIMEOUT, "")
         self._timeout = int(milliseconds) / 1000 if milliseconds.isdecimal() else 10.0
