@@ -58,8 +58,8 @@ class Collector:
         self.endpoint = endpoint
         try:
             self._url = urlsplit(endpoint)
-            is_one = self._url.scheme in ("http", "https") and self._url.hostname
-            is_one = is_one and self._url.port != 0
+            is_http = self._url.scheme in ("http", "https") and self._url.port != 0
+            is_one = is_http and bool(self._url.hostname)
         except ValueError:
             is_one = False
         if not is_one:
