@@ -141,6 +141,9 @@ def test_no_test_has_a_second_chance() -> None:
 def test_a_release_is_built_by_what_ci_runs_each_time() -> None:
     """Its first job's commands are .ci/run's, but for the tag's check; see test_release.py."""
     everything = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert " wheel " in everything
+    rules = (ROOT / "Makefile").read_text("utf-8").replace("$(PY)", ".venv/bin/python")
+    everything += rules.partition("\nwheel: ")[2].partition("\n\n")[0]
     build = commands(ROOT / ".github" / "workflows" / "release.yml")
     assert build[1].startswith(".venv/bin/python .ci/check_version.py ")
     for command in (build[0], *build[2:5]):

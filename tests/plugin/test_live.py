@@ -21,6 +21,7 @@ from pytest_manifest.ledger import Ledger
 from tests.interrupting import is_alive
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
+from tests.processes import talking
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -180,16 +181,8 @@ def test_each_manifest_has_its_page(project: Project) -> None:
 
 @contextmanager
 def watching(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest_manifest", "watch", *arguments],
-        cwd=project.path,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with talking("-m", "pytest_manifest", "watch", *arguments, cwd=project.path) as process:
+        yield process
 
 
 @LATER

@@ -30,7 +30,7 @@ from pytest_manifest.cli.telemetry import Follower
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger.run_info import TRACE
 from pytest_manifest.reporting.otlp import conventions
-from pytest_manifest.reporting.otlp.collector import Collector
+from pytest_manifest.reporting.otlp.collector import Collector, _rejected
 from pytest_manifest.schema import tracing
 from pytest_manifest.schema.tracing import RunTrace, SpanContext, trace_note
 from tests.otlp_receiver import Found, Receiver, parsed, receiver, rows
@@ -252,6 +252,13 @@ def test_what_is_rejected_in_protobuf_is_told(run: MadeRun, tmp_path: Path) -> N
     with receiver(tmp_path, "protobuf-full") as collector:
         to = ("export", "last", "--format=otlp", f"--endpoint={collector.endpoint}")
         assert "it rejected 2 of them: no room" in refusal(*to)
+
+
+@pytest.mark.parametrize(("number", "said"), [("0", ""), (0, ""), ("2", "2"), ("x", "x")])
+def test_what_a_collector_says_of_a_part_is_read_whatever_it_is(number: object, said: str) -> None:
+    """A warning alone rejects nothing, and a number that is none is no crash."""
+    answer = {"partialSuccess": {"rejectedSpans": number, "errorMessage": "slow"}}
+    assert _rejected(answer) == (said and f"it rejected {said} of them: slow")  # type: ignore[arg-type]  # JSON
 
 
 def test_headers_are_those_of_the_environment() -> None:

@@ -162,7 +162,7 @@ def _messages(signal: Signal) -> tuple[Any, Any]:  # protobuf has no types
     return metrics.ExportMetricsServiceRequest, metrics.ExportMetricsServiceResponse
 
 
-def _with_ids_in_base64(value: object) -> Any:
+def _with_ids_in_base64(value: object) -> object:
     """Return a document as protobuf's own JSON has it."""
     if isinstance(value, Mapping):
         return {
@@ -184,5 +184,9 @@ def _rejected(answer: JsonValue) -> str:
     found = answer.get("partialSuccess") if isinstance(answer, dict) else None
     if not isinstance(found, dict):
         return ""
-    number = int(str(found.get("rejectedSpans") or found.get("rejectedDataPoints") or 0))
-    return f"it rejected {number} of them: {found.get('errorMessage', '')}" if number else ""
+    number = str(found.get("rejectedSpans") or found.get("rejectedDataPoints") or "")
+    return (
+        f"it rejected {number} of them: {found.get('errorMessage', '')}"
+        if number.strip("0")
+        else ""
+    )
