@@ -140,6 +140,15 @@ PASSED_BY_ANOTHER_SENDING: Final = _settled("""
     AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
     AND NOT EXISTS (SELECT 1 FROM verdicts c WHERE c.entry = s.number AND c.corrects)
 """)
+# What is of another job, or unsigned, is no end of the attempt.
+_BELIEVED: Final = """(
+    json_extract(f.receipt, '$.entry') = a.entry
+    AND json_extract(f.receipt, '$.attempt') = a.attempt
+    AND json_extract(f.receipt, '$.task_id') = a.task_id
+    AND substr(json_extract(f.receipt, '$.run'), -8) = substr(a.task_id, 1, 8)
+    AND json_extract(f.data, '$.fault') IS NULL
+)"""
+"""The fact ``f`` has an end of the attempt ``a``."""
 # Only the process that ran a job reports these ends, and each execution has one.
 PASSED_AND_CONTRADICTED: Final = f"""
     SELECT DISTINCT a.task_id, s.entry, s.attempt FROM (
@@ -147,9 +156,10 @@ PASSED_AND_CONTRADICTED: Final = f"""
         GROUP BY job, execution HAVING count(*) > 1
     ) r JOIN attempts a ON a.n = r.job JOIN settled s ON s.number = a.number AND s.job = a.n
     WHERE s.kind = 'passed' AND (
-        SELECT count(DISTINCT json_extract(o.receipt, '$.state')) FROM receipts o
-        WHERE o.job = r.job AND o.execution = r.execution
-            AND json_extract(o.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
+        SELECT count(DISTINCT json_extract(f.receipt, '$.state'))
+        FROM receipts o JOIN facts f ON f.seq = o.seq
+        WHERE o.job = r.job AND o.execution = r.execution AND {_BELIEVED}
+            AND json_extract(f.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
     ) > 1
 """  # noqa: S608 - fixed text
 PASSED_THOUGH_UNSENT: Final = _settled(f"s.kind = 'passed' AND {_NEVER_SENT}")
@@ -161,8 +171,9 @@ REPEATED_EXECUTIONS: Final = f"""
             SELECT job, hop, retries FROM starts
             UNION ALL
             SELECT f.job, 0, coalesce(json_extract(f.receipt, '$.retries'), 0) FROM facts f
+            JOIN attempts a ON a.n = f.job
             WHERE f.kind = {Kind.ENDED:d} AND NOT f.aside AND f.execution IS NOT NULL
-                AND (f.job, f.execution) NOT IN (SELECT job, execution FROM starts)
+                AND (f.job, f.execution) NOT IN (SELECT job, execution FROM starts) AND {_BELIEVED}
                 AND json_extract(f.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
                 AND NOT coalesce(json_extract(f.receipt, '$.replaced'), 0)
             GROUP BY f.job, f.execution

@@ -71,7 +71,35 @@ OWN_LIMIT: Final = (
 FROM_NOWHERE: Final = "is recorded as an earlier run's, and the record does not name that run"
 NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or is not in the record"
 ANOTHERS_ID: Final = "has a task id that is another's"
+NOT_BELIEVED: Final = (
+    ("of another entry", "'$.entry', 'other'", "NULL"),
+    ("of another attempt", "'$.attempt', 9", "NULL"),
+    ("with another's id", "'$.task_id', 'x'", "NULL"),
+    ("of another run", f"'$.run', '{EARLIER}'", "NULL"),
+    ("that nobody had signed", "'$.retries', 0", '\'{"fault":"unsigned"}\''),
+)
+"""What an end is that does not count: its name, what is changed in the receipt, its other data."""
+
+
+def disbelieved(execution: str, state: str, changed: str, data: str) -> str:
+    """SQL that adds an end to an entry's job."""
+    return (
+        "INSERT INTO facts (run, job, kind, at, source, execution, receipt, data) SELECT run, job, "
+        f"kind, at, source, {execution}, json_set(receipt, '$.state', '{state}', {changed}), "
+        f"{data} FROM facts WHERE kind = {Kind.ENDED:d} "
+        f"AND job = (SELECT n FROM jobs WHERE id = {PLAIN})"
+    )
+
+
 LAWFUL = {
+    **{
+        f"an end {name} came under its id": disbelieved("'z'", "succeeded", changed, data)
+        for name, changed, data in NOT_BELIEVED
+    },
+    **{
+        f"an end {name} came for its execution": disbelieved("execution", "failed", changed, data)
+        for name, changed, data in NOT_BELIEVED
+    },
     "ended twice, and the start of one is gone, of another try": (
         "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, 'z', "
         f"json_set(receipt, '$.retries', 1), arrived_at FROM receipts WHERE task_id = {PLAIN}"
