@@ -293,11 +293,14 @@ def tally(
 
 def headline(found: Tally) -> str:
     """Return one line with how many entries have which outcome."""
-    counts = [(outcome, found.outcomes[outcome]) for outcome in PRECEDENCE]
-    (first, number), *others = [(outcome, count) for outcome, count in counts if count]
-    more = "".join(f", {count} {_WORDS[outcome]}" for outcome, count in others)
-    more += f" ({found.accepted} of them accepted)" if found.accepted else ""
-    return f"{number} of {plural(found.entries, 'entry')} {_WORDS[first]}{more}"
+    counts = [(found.outcomes[outcome], _WORDS[outcome]) for outcome in PRECEDENCE]
+    held = PRECEDENCE.index("skipped")
+    number, words = counts[held]
+    counts[held:held] = [(found.accepted, "accepted")]
+    counts[held + 1] = number - found.accepted, words
+    (first, words), *others = [(count, words) for count, words in counts if count]
+    more = "".join(f", {count} {words}" for count, words in others)
+    return f"{first} of {plural(found.entries, 'entry')} {words}{more}"
 
 
 def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:

@@ -77,6 +77,8 @@ class RunFigures:
         self.cost, self.has_costs = Decimal(0), False
         self.accepted: set[int] = set()
         """Entries whose failure this process accepts: a person knows it."""
+        self.had_failed = False
+        """Whether an entry's failure, not accepted, was known before pytest took the run up."""
         self.heard: float | None = None
         self.waiting_since: datetime | None = None
         self._waits_from = 0
@@ -298,6 +300,8 @@ class RunFigures:
             self.causes.add(one.entry, at, verdict, receipt)
             if self._accepts(raw, verdict, receipt):
                 self.accepted.add(one.entry)
+            elif self.story.stretches and at < self.story.stretches[-1][0]:
+                self.had_failed = True
         else:
             self.causes.discard(one.entry)
 

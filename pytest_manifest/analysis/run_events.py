@@ -64,14 +64,19 @@ class RunEvents:
     ) -> None:
         self._root, self._links, self._wanted = root, links, wanted
         self._earlier = earlier or EarlierRuns()
-        self._is_first = True
         self._said: set[EventName] = set()
         self._stalled = False
 
-    def see(self, found: RunStatus, exit_status: int | None = None) -> list[RunEvent]:
-        """Return what happened; with ``exit_status`` the session has ended."""
+    def see(
+        self, found: RunStatus, exit_status: int | None = None, *, had_failed: bool = False
+    ) -> list[RunEvent]:
+        """Return what happened; with ``exit_status`` the session has ended.
+
+        ``had_failed``: its first failure was told of before pytest took the run up again.
+        """
+        if had_failed:
+            self._said.add("first_failure")
         events = list(self._happened(found, exit_status))
-        self._is_first = False
         return [
             self._event(found, name, title, exit_status)
             for name, title in events
@@ -83,7 +88,7 @@ class RunEvents:
     ) -> Iterator[tuple[EventName, str]]:
         bad = sum(count for one, count in found.counts.items() if outcome_of(one) in BAD)
         bad -= found.accepted
-        if bad and self._once("first_failure") and not (self._is_first and self._is_resumed(found)):
+        if bad and self._once("first_failure"):
             yield "first_failure", f"first failure, after {many(found.done, 'entry')}"
         if exit_status is not None:
             if self._once("finished"):
@@ -111,11 +116,6 @@ class RunEvents:
         is_new = name not in self._said
         self._said.add(name)
         return is_new
-
-    @staticmethod
-    def _is_resumed(found: RunStatus) -> bool:
-        """Return whether pytest took the run up again: what went wrong before was told then."""
-        return any(one.kind == "began" for one in found.series.flags)
 
     def _event(
         self, found: RunStatus, name: EventName, title: str, exit_status: int | None

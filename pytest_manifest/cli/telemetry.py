@@ -26,7 +26,6 @@ from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestToolError, StackError
 from pytest_manifest.ledger.additions import AddedVerdict
-from pytest_manifest.ledger.listing import RUNNING, UNSENT, WAITING, Wanted
 from pytest_manifest.redaction.names import configure
 from pytest_manifest.redaction.texts import hide_environment
 from pytest_manifest.reporting.otlp import spans
@@ -86,35 +85,45 @@ class _Lines:
 
 
 class _Reader(RunReader):
-    """A reader that also notes which entries have got a verdict."""
+    """A reader that also notes which entries have got a verdict: when, and whether it is bad."""
 
     def __init__(self, path: Path) -> None:
-        self.judged: dict[int, bool] = {}
-        self.since = 0.0
+        self.judged: dict[int, tuple[float, bool]] = {}
         super().__init__(path)
 
     def add_verdict(self, one: AddedVerdict) -> None:
         super().add_verdict(one)
-        if one.status is not None and one.at / 1e6 >= self.since:
-            self.judged[one.entry] = outcome_of(one.status) in BAD
+        if one.status is not None:
+            self.judged[one.entry] = one.at / 1e6, outcome_of(one.status) in BAD
 
 
 class _Followed:
-    """A run that is followed, and what was sent of it by this process or an earlier one."""
+    """A run that is followed for one stretch; what is judged in another is sent by its follower."""
 
     def __init__(self, path: Path) -> None:
         self.run = StoredRun.open(path, by_settings=False)
         with self.run.read() as ledger:
             self.trace = ledger.info.trace()
-            self.segments = [one.started for one in ledger.info.segments()]
         self.reader = _Reader(path)
-        if len(self.segments) > 1:  # what was judged before has been sent then
-            self.reader.since = self.segments[-1].timestamp()
+        self.reader.read()
+        self.number = max(len(self.reader.story.stretches), 1)
         self.done: set[int] = set()
+
+    def _is_of_stretch(self, at: float) -> bool:
+        """Return whether what is judged at this moment is judged while pytest is there."""
+        mine, later = self.number - 1, self.number
+        stretches = self.reader.story.stretches
+        began = stretches[mine][0] if mine < len(stretches) else 0.0
+        until = stretches[later][0] if later < len(stretches) else math.inf
+        return began <= at < until
 
     def new_spans(self) -> Iterator[spans.Span]:
         """Yield the spans of the entries that have been judged since the last call."""
-        new = {n: bad for n, bad in self.reader.judged.items() if n not in self.done}
+        new = {
+            entry: is_bad
+            for entry, (at, is_bad) in self.reader.judged.items()
+            if entry not in self.done and self._is_of_stretch(at)
+        }
         self.reader.judged.clear()
         if not self.trace.root.is_sampled:  # nor is the span of CI that it would be below
             return
@@ -124,20 +133,10 @@ class _Followed:
         yield from self._spans([*kept])
 
     def last_spans(self, status: RunStatus) -> Iterator[spans.Span]:
-        """Yield the spans of entries without a verdict, and that of the run's stretch.
-
-        Of a run whose workers go on none: they are exported once it has been judged.
-        """
-        if status.state == "detached" or not self.trace.root.is_sampled:
-            return
-        with self.run.read() as ledger:
-            open_ones = [
-                name
-                for state in (RUNNING, WAITING, UNSENT)
-                for name, _ in ledger.listing.some(Wanted(state), most=0)
-            ]
-        yield from self._spans([one for one in open_ones if spans.is_kept(self.trace, one, False)])
-        yield spans.run_span(status, self.trace, self.segments)
+        """Yield the span of the run's stretch; entries without a verdict have one once judged."""
+        if self.trace.root.is_sampled:
+            stretches = self.reader.story.stretches[: self.number]
+            yield spans.run_span(status, self.trace, stretches, self.number)
 
     def _spans(self, names: Sequence[str]) -> Iterator[spans.Span]:
         info = self.run.info

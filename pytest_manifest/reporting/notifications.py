@@ -240,7 +240,8 @@ class Notifier:
         """Look at every run, and put what has happened."""
         for reader, events in self._runs.values():
             with suppress(ManifestToolError, OSError):  # it is looked at again
-                for event in events.see(reader.look(), exit_status):
+                found = reader.look()
+                for event in events.see(found, exit_status, had_failed=reader.had_failed):
                     shown = event.model_copy(update={"title": redact(event.title)})
                     for one in self._events:
                         one.waiting.put(shown)

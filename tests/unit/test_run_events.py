@@ -24,7 +24,8 @@ class Followed:
         self.events = RunEvents(run.path.parents[2], links, earlier=earlier)
 
     def see(self, exit_status: int | None = None) -> list[RunEvent]:
-        return self.events.see(self.reader.look(), exit_status)
+        found = self.reader.look()
+        return self.events.see(found, exit_status, had_failed=self.reader.had_failed)
 
     def names(self) -> list[str]:
         return [one.event for one in self.see()]
@@ -78,7 +79,7 @@ def test_a_failure_that_is_accepted_is_none_to_be_told_of(
     run.stop("finished")
     (event,) = seen.see(1)
     assert event.title.startswith("m.jsonl: 1 of 4 entries failed, 1 accepted, in ")
-    verdict = "1 of 4 entries failed, 1 held back, 2 passed (1 of them accepted)"
+    verdict = "1 of 4 entries failed, 1 accepted, 2 passed"
     assert seen.reader.look().verdict == verdict
     run.judge("e2")
     assert seen.reader.look().accepted == 0
@@ -112,6 +113,19 @@ def test_a_resumed_run_does_not_tell_its_old_failures_anew(make: Make, follow: F
     assert seen.names() == []
     run.do("e1", status="failed")
     assert seen.names() == []
+
+
+def test_a_failure_of_the_time_without_pytest_is_told_by_who_resumes(
+    make: Make, follow: Follow
+) -> None:
+    """Nobody was there who could have told of it; what was accepted was not told of, either."""
+    run = make()
+    run.do("e0")
+    run.stop("stopped")
+    run.after(60)
+    run.begin()
+    run.do("e1", status="failed")
+    assert follow(run).names() == ["first_failure"]
 
 
 def test_silence_is_a_stall_and_its_end_a_recovery(make: Make, follow: Follow) -> None:

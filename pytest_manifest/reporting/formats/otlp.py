@@ -37,7 +37,7 @@ def write(run: ReportedRun, _summary: RunSummary, path: Path, mode: int) -> None
 def requests_of(run: ReportedRun) -> Iterator[Request]:
     """Yield what a collector is sent of a run. Raises LedgerError or ManifestError."""
     with RunReader(run.ledger_path) as reader:
-        status = reader.look()
+        status, stretches = reader.look(), reader.story.stretches
     with run.read() as ledger:
         trace = ledger.info.trace()
     manifest = run.info.manifest.name
@@ -47,7 +47,7 @@ def requests_of(run: ReportedRun) -> Iterator[Request]:
             for one in records
             if spans.is_kept(trace, one.id, one.outcome in BAD)
         )
-        every = chain([spans.run_span(status, trace)], found)
+        every = chain(spans.run_spans(status, trace, stretches), found)
         while some := [*islice(every, AT_ONCE)]:
             yield "traces", spans.spans_document(some)
     yield "metrics", spans.metrics_document(status)

@@ -7,7 +7,7 @@ are the worker's own: they are children of the entry's, by the message's ``trace
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,8 @@ _ERROR: Final = 2
 _SERVICE: Final = "pytest-celery-manifest"
 Span = dict[str, JsonValue]
 Value = str | int | float | bool | None
+Stretch = tuple[float, float | None]
+"""When pytest took a run up, and when it let go of it (s since the epoch); None: it has not."""
 
 
 def entry_span(record: EntryRecord, trace: RunTrace, manifest: str, began: datetime) -> Span:
@@ -69,24 +71,38 @@ def entry_span(record: EntryRecord, trace: RunTrace, manifest: str, began: datet
     return span
 
 
-def run_span(status: RunStatus, trace: RunTrace, stretches: Sequence[datetime] = ()) -> Span:
-    """Return the span of the run; ``stretches``: when pytest took it up, for that of the last one.
+def run_spans(status: RunStatus, trace: RunTrace, stretches: Sequence[Stretch]) -> Iterator[Span]:
+    """Yield the span of the whole run, and one for each time that it was taken up again."""
+    yield run_span(status, trace)
+    for number in range(2, len(stretches) + 1):
+        yield run_span(status, trace, stretches, number)
+
+
+def run_span(
+    status: RunStatus, trace: RunTrace, stretches: Sequence[Stretch] = (), number: int = 1
+) -> Span:
+    """Return the span of the run, or of the ``number``-th time that it was worked on.
 
     A run that was taken up again has a span for that, too, which is a child of the first's.
     """
-    is_bad = any(outcome_of(one) in BAD for one in status.counts)
-    how = "stopped" if status.state != "finished" else "failed" if is_bad else "passed"
+    is_last = number >= len(stretches)
+    counts = status.counts if is_last else {}
+    is_bad = any(outcome_of(one) in BAD for one in counts)
+    is_over = is_last and status.state == "finished"
+    how = "stopped" if not is_over else "failed" if is_bad else "passed"
     result, suite = names.RESULTS[how]
     manifest = Path(status.manifest).name
-    number, at, parent = len(stretches), trace.root, trace.parent
-    began = stretches[-1] if number > 1 else status.began
+    at, parent, began, ended = trace.root, trace.parent, status.began, status.heard
     if number > 1:
         at, parent = trace.stretch(number), at
+        start, end = stretches[number - 1]
+        began = datetime.fromtimestamp(start, timezone.utc)
+        ended = ended if is_last or end is None else datetime.fromtimestamp(end, timezone.utc)
     return {
         **_place(at, parent),
         "name": f"{names.RUN} {manifest}",
         "kind": _SERVER,
-        **_times(began, max(status.heard or began, began)),
+        **_times(began, max(ended or began, began)),
         "attributes": _attributes(
             {
                 names.PIPELINE_NAME: manifest,
@@ -96,11 +112,13 @@ def run_span(status: RunStatus, trace: RunTrace, stretches: Sequence[datetime] =
                 names.SUITE_NAME: manifest,
                 names.SUITE_RUN_STATUS: suite,
                 names.ENTRIES: status.total,
-                names.COST: status.cost.total,
-                **{f"{names.VERDICT}.{one}": number for one, number in status.counts.items()},
+                names.COST: status.cost.total if is_last else None,
+                **{f"{names.VERDICT}.{one}": count for one, count in counts.items()},
             }
         ),
-        "status": _status(is_good=how == "passed", why=status.verdict),
+        "status": _status(
+            is_good=how == "passed", why=status.verdict if is_last else "interrupted"
+        ),
     }
 
 
