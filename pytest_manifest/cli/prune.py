@@ -18,6 +18,7 @@ from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import runs_folder
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs
+from pytest_manifest.ledger.commands import KEPT
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.text import plural
 
@@ -50,11 +51,13 @@ class _StoredRun:
             info, shard = ledger.info.read(), ledger.info.shard()
             balance = None if shard is None else shard.balance
             needs = {*ledger.info.merged(), *ledger.queries.reused_runs()}
+            is_asked = any(one.action in KEPT for one in ledger.commands.open())
+            is_judged = ledger.info.status == "finished" and not ledger.attempts.has_undecided()
             return cls(
                 path,
                 info.created_at,
                 info.sha256,
-                ledger.info.status == "finished" and not ledger.attempts.has_undecided(),
+                is_judged and not is_asked,
                 _is_only_once(RunFiles(path).manifest(info.sha256)),
                 frozenset(needs if balance is None else {*needs, balance.run}),
             )

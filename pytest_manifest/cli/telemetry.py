@@ -49,22 +49,25 @@ def follow_for_pytest() -> None:
     The first line has the settings, each further one a ledger. What could not be sent is said on
     stdout at the end, as JSON.
     """
-    lines, follower = _Lines(), None
+    lines, follower, refused = _Lines(), None, ""
     while not lines.are_over:
         for line in lines.wait(LOOK_SECONDS):
             given = json.loads(line)
-            if follower is None:
+            if follower is not None:
+                follower.add(Path(given["ledger"]))
+            elif not refused:
                 configure(names=given["names"], is_on=given["redacts"])
                 hide_environment()
-                follower = Follower(Collector(given["endpoint"]))
-            else:
-                follower.add(Path(given["ledger"]))
+                try:
+                    follower = Follower(Collector(given["endpoint"]))
+                except StackError as error:
+                    refused = str(error)
         if follower is not None:
             follower.look()
-    if follower is None:
-        return
-    follower.end()
-    sys.stdout.write(json.dumps({"sent": follower.sent, "error": follower.error}) + "\n")
+    if follower is not None:
+        follower.end()
+        refused = follower.error
+    sys.stdout.write(json.dumps({"error": refused}) + "\n")
 
 
 class _Lines:

@@ -214,6 +214,7 @@ def _answers(process: subprocess.Popen[bytes], names: list[str]) -> tuple[list[s
     """Return what to say of those who were not notified, and whether the process has done all."""
     assert process.stdout is not None
     waiting, faults, rest = list(names), [], b""
+    trying: dict[str, str] = {}
     end = time.monotonic() + LAST_SECONDS
     while waiting and select.select([process.stdout], [], [], max(end - time.monotonic(), 0))[0]:
         more = os.read(process.stdout.fileno(), 65536)
@@ -224,12 +225,15 @@ def _answers(process: subprocess.Popen[bytes], names: list[str]) -> tuple[list[s
         *lines, rest = (rest + more).split(b"\n")
         for line in lines:
             said = json.loads(line)
-            if said.get("target") in waiting:
+            if "trying" in said:
+                trying[said["target"]] = f" ({said['trying']})"
+            elif said.get("target") in waiting:
                 waiting.remove(said["target"])
                 if said["fault"]:
                     faults.append(f"{said['target']} was not notified of all: {said['fault']}")
     faults += [
-        f"{name} had not answered {LAST_SECONDS:g} s after the end; it is tried for a minute more"
+        f"{name} had not taken all {LAST_SECONDS:g} s after the end{trying.get(name, '')}; it is "
+        "tried for a minute more"
         for name in waiting
         if process.poll() is None
     ]

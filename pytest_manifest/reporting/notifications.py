@@ -195,6 +195,7 @@ class Target:
             except NotToldError as error:
                 if not error.may_pass:
                     raise
+                say({"target": self.name, "trying": str(error)})
                 time.sleep(pause)
             else:
                 return

@@ -108,12 +108,37 @@ def test_a_black_hole_is_said_in_a_line_and_changes_nothing(
     done.assert_outcomes(passed=4)
     said = [one for one in done.outlines if one.startswith("notifications: ")][1:]
     assert said == [
-        f"notifications: {kind} {address} had not answered 3 s after the end; it is tried for a "
-        "minute more"
+        f"notifications: {kind} {address} had not taken all 3 s after the end; it is tried for "
+        "a minute more"
         for kind in ("webhook", "ping")
     ]
     assert len(left) == 1  # the hole has closed by now, which ends it
     eventually(lambda: not any(map(is_alive, left)), within=90, what="the sender's end")
+
+
+@pytest.mark.ring(2)
+def test_whoever_is_tried_still_is_named_with_the_reason(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver that is out of order, and an address at which nobody listens."""
+    project.doubles(count=1)
+    monkeypatch.setenv("MANIFEST_WEBHOOK_SECRET", SECRET)
+    with receiver() as gone:
+        pass
+    with receiver() as server:
+        server.answers += [503] * 20
+        configure(project, webhook=f"{server.address}/hook", ping=gone.address)
+        done = project.run_process(*QUICK)
+    assert done.ret == pytest.ExitCode.OK
+    said = [one for one in done.outlines if one.startswith("notifications: ")][1:]
+    assert said == [
+        f"notifications: {who} had not taken all 3 s after the end (it {why}); it is tried for a "
+        "minute more"
+        for who, why in (
+            (f"webhook {server.address}", "answered HTTP 503"),
+            (f"ping {gone.address}", "cannot be reached: Connection refused"),
+        )
+    ]
 
 
 def _is_sender(process: psutil.Process, folder: Path) -> bool:

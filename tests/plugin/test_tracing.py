@@ -121,6 +121,17 @@ def test_messages_name_no_span_unless_that_is_asked_for(
     assert not [one for one in found if one["name"].startswith(("RUN", "send"))]
 
 
+def test_an_address_that_is_none_is_said_in_a_line(project: Project) -> None:
+    project.doubles(count=1)
+    result = project.run(
+        "--manifest=m.jsonl", "--manifest-broker=memory://", "-o", "manifest_otlp=http://[::1"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["manifest_otlp: 'http://[[]::1' is no address of a collector; give a URL*"]
+    )
+
+
 @pytest.mark.ring(2)
 @pytest.mark.parametrize("manner", ["hanging", "full", "away"])
 def test_a_collector_that_fails_is_nothing_to_the_run(

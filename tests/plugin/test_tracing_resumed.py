@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.otlp_receiver import Found, Receiver, receiver
+from tests.otlp_receiver import Found, receiver
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually

@@ -10,6 +10,8 @@ import pytest
 from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.cli.prune import _needed, _StoredRun, age
 from pytest_manifest.errors import PlanError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.commands import Action
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
 
 
@@ -65,3 +67,18 @@ def test_old_runs_go_with_all_their_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert {name.split(".")[0] for name in left} == {unfinished.stem, last.stem}
     kept = [one.run for one in digests_of(first.parent)]
     assert kept == [first.stem, third.stem]
+
+
+def test_what_an_operator_has_asked_of_a_runs_resume_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry is to be sent again; what was asked of the session alone is over with it."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"})
+    asked, paused = (make_run(file, number, ["failed"]) for number in (1, 2))
+    orders: list[tuple[Path, Action]] = [(asked, "requeue"), (paused, "pause")]
+    for path, action in orders:
+        with Ledger.open(path, write=True) as ledger:
+            ledger.commands.add(action, by="me", data={"entries": ["a"]})
+    assert as_json("prune", "--keep=0", "--older=0h")["dropped"] == [paused.stem]
+    assert asked.exists()
