@@ -39,7 +39,7 @@ from pytest_manifest.cli.stored_run import (
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger.files import find_ledger
 from pytest_manifest.schema.triage import Triage, TriageCause
-from pytest_manifest.text import cut, listed, many, plural
+from pytest_manifest.text import cut, listed, many, plural, short_path
 
 _SHOWN: Final = 3
 _TITLE: Final = 60
@@ -85,10 +85,15 @@ def triage(
         say("nothing is open: each entry passed in the last run that had it")
         return
     rows = [_row(one) for one in causes]
-    columns = ("cause", "#entries", "first seen", "owner", "safe again", "accepted", "such as")
+    columns = ["cause", "#entries", "first seen", "owner", "safe again", "accepted", "such as"]
+    if len({one.manifest for one in causes}) > 1:
+        columns.insert(1, "manifest")
+        for cause, row in zip(causes, rows, strict=True):
+            row.insert(1, short_path(Path(cause.manifest), Path.cwd()))
     write_table(columns, rows)
     say(f"{many(len(some), 'entry')} open")
-    say("accept: manifest triage accept ENTRY --reason TEXT --until DAY")
+    if any(one.accepted < one.may_be_accepted for one in causes):
+        say("accept: manifest triage accept ENTRY --reason TEXT --until DAY")
     say("send again: manifest triage requeue ENTRY")
 
 
@@ -118,6 +123,7 @@ def _cause(cause: str, path: Path, group: Sequence[OpenEntry], accepted: Accepta
         first_run=first.first,
         owners=sorted({one.owner for one in group if one.owner}),
         safe_to_run_again=sum(one.is_safe for one in group),
+        may_be_accepted=sum(one.may_be_accepted for one in group),
         accepted=len(days),
         accepted_until=min(days, default=None),
         verdicts=sorted({one.verdict for one in group}),
@@ -149,7 +155,9 @@ def _row(one: TriageCause) -> list[str]:
         f"{one.first_seen:%Y-%m-%d}",
         listed(one.owners, _SHOWN) or "-",
         "yes" if safe == one.count else "no" if not safe else f"{safe} of {one.count}",
-        "-"
+        "never"
+        if not one.may_be_accepted
+        else "-"
         if not one.accepted
         else until
         if one.accepted == one.count
@@ -176,7 +184,6 @@ def accept(
     if not (reason and until):
         raise PlanError("add --reason TEXT and --until DAY: nothing is accepted without them")
     root, day = root_folder(), _day(until)
-    read_dispositions(root)  # which must be right before something is added
     chosen = _chosen(_open(manifest, folder), entries or (), cause)
     for one in chosen:
         if not one.may_be_accepted:
@@ -189,7 +196,11 @@ def accept(
         ]
     else:
         made = [Disposition(0, reason, day, "", cause or "", path, issue)]
-    text = "\n".join(map(disposition_text, made))
+    known = {disposition_text(one) for one in read_dispositions(root)}
+    texts = [one for one in map(disposition_text, made) if one not in known]
+    if not texts:
+        raise PlanError(f"{FILE} accepts this already, for the same reason and until {day}")
+    text = "\n".join(texts)
     if not dry_run:
         _append(root / FILE, text)
     what = "would accept" if dry_run else "accepts"

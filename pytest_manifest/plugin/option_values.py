@@ -201,7 +201,8 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
 
     def chosen(given: Given) -> Word:
         found = next((word for word in words if word == given.text), None)
-        return given.need(found, f"write {', '.join(words[:-1])} or {words[-1]}")
+        others = f"{', '.join(words[:-1])} or " if words[1:] else ""
+        return given.need(found, f"write {others}{words[-1]}")
 
     return chosen
 

@@ -25,6 +25,8 @@ class TriageCause(fields.Document):
     """Whose they are, by ``owner`` in their ``meta``, or by a tag ``owner:NAME``."""
     safe_to_run_again: fields.Count
     """How many of them can run again without doing something twice."""
+    may_be_accepted: fields.Count
+    """How many a disposition can accept; none that ran twice, was forged, or has no known end."""
     accepted: fields.Count
     """How many are accepted today by ``dispositions.toml``."""
     accepted_until: date | None

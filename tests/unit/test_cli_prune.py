@@ -11,7 +11,7 @@ from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.cli.prune import _needed, _StoredRun, age
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.commands import Action
+from pytest_manifest.schema.run_facts import Action
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
 
 

@@ -148,6 +148,7 @@ CONFLICTS = [
         "a stack in memory keeps its results itself; leave out --manifest-backend",
     ),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
+    ([M, "--manifest-gate=bogus"], "--manifest-gate=bogus: write no-new ("),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
     ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
     ([M, "--override-ini=manifest_kills=-1"], "manifest_kills = -1: give a whole number from 1"),

@@ -54,7 +54,7 @@ def entry_span(record: EntryRecord, trace: RunTrace, manifest: str, began: datet
                 names.DESTINATION_NAME: None if last is None else last.queue,
                 names.FUNCTION_NAME: record.task,
                 names.VERDICT: record.kind or "pending",
-                names.ATTEMPTS: len(record.attempts),
+                names.ATTEMPTS: sum(one.sent_at is not None for one in record.attempts),
                 names.WORKER: None if last is None else last.place,
                 names.COST: None if last is None else last.cost,
                 names.REUSED_FROM: None if record.reused_from is None else record.reused_from.run,
