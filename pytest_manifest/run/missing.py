@@ -52,21 +52,22 @@ class Withdrawal(Part):
         """Take back what waits, and await what runs for so many seconds; return what is taken back.
 
         A job that no worker has started, now that all of them know that it is revoked, never will
-        be. ``chosen``: task ids; None: all.
+        be: not what could not be revoked, as the broker was away. ``chosen``: task ids; None: all.
         """
         revoked = self._waiting(chosen)
-        self._recorder.revoke(dict.fromkeys(revoked, why))
+        untold = self._revoke(revoked, why)
         removed = self._withdraw(revoked, why)
         if seconds:
             self._await_running(seconds)
             # What runs may have started others meanwhile.
             while fresh := self._waiting(chosen) - revoked:
                 revoked |= fresh
-                self._recorder.revoke(dict.fromkeys(fresh, why))
+                untold |= self._revoke(fresh, why)
                 removed |= self._withdraw(fresh, why)
                 self._poll()
+        untold = self._revoke(untold, why)
         asked = set(self._pending.by_task_id) if chosen is None else revoked
-        started = self._started_or_unknown(asked) - removed - self._dropped()
+        started = (self._started_or_unknown(asked) | untold) - removed - self._dropped()
         left = self._waiting(chosen) - started
         if why == "operator" and not self._is_private:
             # A worker that starts later knows of no revocation: only what is out of the queue, or
@@ -79,6 +80,11 @@ class Withdrawal(Part):
         out = [job for job in back if self._is_private or job.task_id in removed]
         self._mark_withdrawn([job for job in out if job.started is None], why)
         return left
+
+    def _revoke(self, task_ids: Collection[str], why: RecallReason) -> set[str]:
+        """Have the workers drop these; return those that none hears of, as the broker is away."""
+        is_told = self._recorder.revoke(dict.fromkeys(task_ids, why))
+        return set() if is_told else set(task_ids)
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
         """Withdraw from our own stack's queues what an entry's own deadline leaves there."""

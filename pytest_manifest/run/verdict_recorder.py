@@ -398,13 +398,14 @@ class VerdictRecorder(Part):
             self._dropped |= found
             self.revoke(found)
 
-    def revoke(self, reasons: Mapping[str, facts.RecallReason], *, terminate: bool = False) -> None:
-        """Have the workers drop what is sent and not finished, by task id.
+    def revoke(self, reasons: Mapping[str, facts.RecallReason], *, terminate: bool = False) -> bool:
+        """Have the workers drop what is sent and not finished, by task id; return whether they hear
+        of that: not while the broker is away.
 
         ``terminate``: and end the processes that run it.
         """
         if self._context.publisher is None or not reasons:
-            return
+            return not reasons
         for task_id, why in reasons.items():
             job = self._pending.by_task_id.get(task_id)
             self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
@@ -415,6 +416,8 @@ class VerdictRecorder(Part):
             self._context.publisher.revoke(list(reasons), terminate=terminate)
         except StackError as error:
             self._log.warning("what is queued could not be revoked: {}", error)
+            return False
+        return True
 
     def _report(self, verdicts: Sequence[Verdict]) -> None:
         if not verdicts:
