@@ -232,6 +232,9 @@ SENT_THOUGH_CANCELLED: Final = f"""
     WHERE NOT EXISTS (
         SELECT 1 FROM facts t JOIN jobs j ON j.n = t.job
         WHERE j.entry = a.number AND {_ASKED_FOR_AGAIN} AND t.seq BETWEEN v.seq AND a.sending
+    ) AND NOT EXISTS (
+        SELECT 1 FROM jobs j WHERE j.entry = a.number AND j.cause = 'requeue'
+            AND j.seq BETWEEN v.seq AND a.sending
     ) GROUP BY a.task_id
 """  # noqa: S608 - fixed text
 SKIPPED_THOUGH_BEGUN: Final = _settled(f"s.kind = 'skipped' AND {_STARTED}")

@@ -91,7 +91,18 @@ def disbelieved(execution: str, state: str, changed: str, data: str) -> str:
     )
 
 
+FIRST_TIME: Final = f"(SELECT n FROM jobs WHERE id = {OF.format('again', 1)})"
+CANCELLED: Final = (
+    "INSERT INTO verdicts (seq, entry, job, status, at, verdict) SELECT j.sending, v.entry, v.job, "
+    "'cancelled', v.at, json_set(v.verdict, '$.verdict', 'cancelled') FROM verdicts v "
+    f"JOIN jobs j ON j.n = v.job WHERE v.job = {FIRST_TIME} AND v.status IS NOT NULL LIMIT 1;"
+)
+"""SQL that has an operator cancel an entry as soon as it was sent for the first time."""
+
 LAWFUL = {
+    "cancelled, given up by a resume, and then requeued": (
+        f"{CANCELLED} UPDATE jobs SET cause = 'requeue' WHERE id = {OF.format('again', 2)}"
+    ),
     **{
         f"an end {name} came under its id": disbelieved("'z'", "succeeded", changed, data)
         for name, changed, data in NOT_BELIEVED
@@ -307,6 +318,10 @@ THIRD = (
 )
 BOTH_BEGUN = "is not idempotent, and its attempts {} both began, unasked"
 BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
+    "cancelled, and sent again": (
+        CANCELLED,
+        [("S1", "again", "attempt 2 was sent after an operator had cancelled its entry")],
+    ),
     "told otherwise, and it is not so": (
         (
             "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
