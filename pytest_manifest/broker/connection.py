@@ -11,6 +11,7 @@ from celery import Celery
 from kombu import Producer, Queue
 from kombu.common import Broadcast
 
+from pytest_manifest.broker import bounded
 from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.message_spans import publishing
 from pytest_manifest.broker.messages import Outgoing
@@ -187,6 +188,7 @@ class PublishConnection:
                 self._confirms.publishing()  # before: a channel may wait after each message
                 with publishing(options):
                     self._send(self._producer, one.attempt.entry.task, one.message, **options)
+            bounded.refuse_if_abandoned()  # else what was only gathered here would leave yet
         return unroutable + self._confirms.wait()
 
     def close(self) -> None:

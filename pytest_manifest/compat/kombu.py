@@ -18,7 +18,7 @@ def sever(connection: Any) -> None:
     """Cut a broker's connection without a word, so that whoever waits on it stops waiting.
 
     kombu and py-amqp have no way to do that: their good-bye waits for an answer. What is not
-    connected stays so.
+    connected stays so: a pool that is cut connects nobody anew.
     Relies on py-amqp's ``Connection.transport.sock``, and on ``channels`` of kombu's connections,
     which have a ``pool`` of redis-py's with Redis (kombu 5.7, py-amqp 5.3).
     Test: ``test_compat_kombu.py::test_to_sever_ends_the_wait_of_the_other_thread``.
@@ -33,7 +33,12 @@ def sever(connection: Any) -> None:
             sock.shutdown(socket.SHUT_RDWR)
     for channel in list(getattr(established, "channels", None) or ()):
         with suppress(Exception):  # not every transport's channels have one
+            channel.pool.get_connection = _refuse
             channel.pool.disconnect()
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise ConnectionError("this connection was given up")
 
 
 def on_event(channel: Any, name: str, call: Callable[..., object]) -> None:

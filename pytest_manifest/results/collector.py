@@ -163,9 +163,10 @@ class ReceiptCollector:
         try:
             while stream is not None and self._read_stream(stream, batch, 0):
                 pass
-        except StackError:
+        except StackError as error:
             if batch.position is None:
                 raise
+            batch.cut = error
             return batch  # what has been read is not read again; the rest is there the next time
         known = {task_id for task_id, _, _ in batch.finals}
         for task_id, result in found.items():

@@ -31,6 +31,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Descendant, utc_now
 from pytest_manifest.schema import Receipt, fields, stream_records
 from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
@@ -268,6 +269,8 @@ class ReceiptBatch:
     position: str | None = None
     moved: bool = False
     """Whether anything was read of the stream, be it of no use: it need not be read again."""
+    cut: StackError | None = None
+    """Why the stream was not read to its end."""
 
     def __bool__(self) -> bool:
         told = self.starts or self.handed_on or self.finals or self.unsigned

@@ -45,6 +45,8 @@ class Withdrawal(Part):
         super().__post_init__()
         self._force_stop = self._signals.force_stop
         self._is_private = self._context.is_private
+        self.untold: set[str] = set()
+        """What could not be revoked the last time: the broker was away."""
 
     def take_back(
         self, seconds: float, why: RecallReason, chosen: Container[str] | None = None
@@ -65,9 +67,9 @@ class Withdrawal(Part):
                 untold |= self._revoke(fresh, why)
                 removed |= self._withdraw(fresh, why)
                 self._poll()
-        untold = self._revoke(untold, why)
+        self.untold = untold = self._revoke(untold, why) - removed
         asked = set(self._pending.by_task_id) if chosen is None else revoked
-        started = (self._started_or_unknown(asked) | untold) - removed - self._dropped()
+        started = (self._started_or_unknown(asked) - removed | untold) - self._dropped()
         left = self._waiting(chosen) - started
         if why == "operator" and not self._is_private:
             # A worker that starts later knows of no revocation: only what is out of the queue, or
@@ -271,9 +273,7 @@ class MissingJobs(Part):
             return
         try:
             # Once more, for a receipt that is there and has only not been read yet.
-            self._recorder.record_batch(
-                self._collector.poll_all({i: o.job for i, o in overdue.items()})
-            )
+            self._recorder.read_all({i: o.job for i, o in overdue.items()})
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
         as_of = self._facts.last_seq()

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import compare
-from pytest_manifest.errors import ManifestToolError, PlanError
+from pytest_manifest.errors import LedgerError, ManifestToolError, PlanError
 from pytest_manifest.ledger.attempts import Planned
 from pytest_manifest.ledger.commands import DRY_RUN, KEPT, Answer, Command
 from pytest_manifest.redaction.texts import redact
@@ -112,6 +112,8 @@ class Steering(Part):
         does = self._would if command.data.get(DRY_RUN) else self._by_action[command.action]
         try:
             answer = does(command)
+        except LedgerError:
+            raise  # what was read with it and could not be kept must not count as read
         except ManifestToolError as error:
             answer = Answer(False, False, str(error))
         with self._ledger.transaction():

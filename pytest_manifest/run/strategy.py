@@ -196,9 +196,12 @@ class Strategy(ABC):
                 end_segment(ledger, "stopped" if has_open else "finished")
             state.leaves_jobs = is_private and has_open
         elif self.revokes_on_stop and not state.settings.send_only:
-            ledger.info.set_status("stopped")  # before what may take long
-            engine.wind_down()
-            end_segment(ledger, "stopped", stopped=utc_now())
+            # Before what may take long: until they hear of it, workers of others go on.
+            ledger.info.set_status("stopped" if is_private else "detached")
+            if engine.wind_down() or is_private:
+                end_segment(ledger, "stopped", stopped=utc_now())
+            else:
+                self.end_unrevoked(ledger)
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
             self.end_unrevoked(ledger)

@@ -77,7 +77,14 @@ class VerdictRecorder(Part):
 
     def poll_once(self) -> None:
         """Record everything that is there now, and wait for nothing."""
-        self.record_batch(self._collector.poll_all(self._pending.by_task_id))
+        self.read_all(self._pending.by_task_id)
+
+    def read_all(self, awaited: Mapping[str, PendingAttempt]) -> None:
+        """Record all that was reported. Raises StackError where there may be more than was read."""
+        batch = self._collector.poll_all(awaited)
+        self.record_batch(batch)
+        if batch.cut is not None:
+            raise batch.cut
 
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of reports and the verdicts that follow at once; then report these."""

@@ -6,7 +6,9 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -18,6 +20,7 @@ from pytest_manifest.broker.bounded import (
     WaitBudget,
     refuse_if_abandoned,
 )
+from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.errors import StackError
 
 NOTHING: dict[str, int] = {}
@@ -60,6 +63,33 @@ def test_a_silent_peer_is_given_up_and_forgotten(silence: threading.Event) -> No
     assert "secret" not in str(caught.value)
     assert forgotten == ["connection"]
     assert caller.call(lambda: "well") == "well"
+
+
+def test_an_abandoned_thread_sends_nothing_of_what_it_gathered(
+    silence: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Redis the messages of a chunk leave together, as the block ends that gathers them."""
+    left: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    @contextmanager
+    def together(*_: object) -> Iterator[None]:
+        try:
+            yield
+        except PeerTimeoutError:
+            left.put(False)
+            raise
+        left.put(True)
+
+    monkeypatch.setattr("pytest_manifest.broker.connection.published_together", together)
+    link = PublishConnection.__new__(PublishConnection)
+    link._producer, link._unbound, link._flags = None, set(), {}
+    link._confirms = MagicMock()
+    link._send = MagicMock(side_effect=lambda *_, **__: wait_for(silence))
+    caller = BoundedCaller(URL)
+    with pytest.raises(PeerTimeoutError):
+        caller.call(lambda: link.send([MagicMock(options={})]), 0.05)
+    silence.set()
+    assert left.get(timeout=FOR_EVER) is False
 
 
 def test_an_abandoned_thread_calls_no_more(silence: threading.Event) -> None:

@@ -18,6 +18,7 @@ from celery import Celery
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.pidbox import Mailbox
 from kombu.transport.redis import QoS
+from redis import ConnectionPool
 
 from pytest_manifest.compat import kombu as compat
 from pytest_manifest.compat.celery import mailbox_of
@@ -40,6 +41,16 @@ def test_to_sever_ends_the_wait_of_the_other_thread() -> None:
         assert theirs.recv(1) == b""
         sever(connection)
     sever(connection)
+
+
+def test_what_is_severed_connects_nobody_anew() -> None:
+    """A pool of redis-py's that is cut would: whoever goes on with it would send yet."""
+    pool = ConnectionPool()
+    here = SimpleNamespace(channels=[SimpleNamespace(), SimpleNamespace(pool=pool)])
+    connection: Any = SimpleNamespace(connected=True, connection=here)
+    sever(connection)
+    with pytest.raises(ConnectionError, match="given up"):
+        pool.get_connection()
 
 
 def test_to_sever_what_is_not_connected_connects_nothing() -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from redis import Redis, SSLConnection
 
+from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
@@ -111,6 +112,24 @@ def test_a_receipt_in_the_stream_goes_before_the_plain_result() -> None:
     sip = gatherer(stream, {"t-a": BackendResult(state="succeeded")}).poll(AWAITED, 0)
     ((task_id, execution, receipt),) = sip.finals
     assert (task_id, execution, receipt.runtime) == ("t-a", "x1", 0.5)
+
+
+def test_a_stream_that_breaks_off_is_not_read_to_its_end() -> None:
+    """What was read counts; that there may be more is said."""
+
+    class BreaksOff(FakeStream):
+        def read(self, block_ms: int = 0) -> Sequence[Mapping[str, object]]:
+            if not self.batches:
+                raise StackError("the store is away")
+            return super().read(block_ms)
+
+    collector = gatherer(BreaksOff([finished()]), {})
+    batch = collector.poll_all(AWAITED)
+    assert [one[0] for one in batch.finals] == ["t-a"]
+    assert str(batch.cut) == "the store is away"
+    with pytest.raises(StackError, match="the store is away"):
+        collector.poll_all(AWAITED)
+    assert gatherer(FakeStream([finished()]), {}).poll_all(AWAITED).cut is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -513,3 +514,29 @@ def test_a_timeout_counts_from_when_the_start_was_reported(tmp_path: Path, by: f
         now = rig.world.clock.monotonic()
         assert list(pending.overdue(now)) == []
         assert list(pending.overdue(now + 100 + TIMEOUT_GRACE + 1)) == [rig.task_id("a")]
+
+
+@pytest.mark.parametrize(
+    ("is_private", "is_heard", "status"),
+    [(True, False, "stopped"), (False, True, "stopped"), (False, False, "detached")],
+)
+def test_what_workers_of_others_do_not_hear_to_be_revoked_goes_on(
+    rig: ResumeRig, *, is_private: bool, is_heard: bool, status: str
+) -> None:
+    """Else the next run of the manifest would send all of it beside them; our own end with us."""
+    rig.queue("a")
+    made = rig.make()
+    made.state.signals.stop.set()
+    made.state.settings = replace(made.state.settings, on_stop="revoke")
+    made.state.address = address(is_private=is_private)
+    engine = MagicMock()
+    with rig.ledger() as ledger:
+        seen: list[str] = []
+
+        def wind_down() -> bool:
+            seen.append(ledger.info.status)
+            return is_heard
+
+        engine.wind_down = wind_down
+        made._close_dispatch(engine, ledger)
+        assert (seen, ledger.info.status) == (["stopped" if is_private else "detached"], status)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer
 from pytest_manifest.run import kept_commands
@@ -387,6 +388,40 @@ def test_a_cancelled_entry_is_sent_as_the_same_attempt_where_it_was_not_sent_yet
         assert made.order == ["a", "c", "b"]
         assert all(row.attempt == 1 for row in made.ledger.attempts.all())
         consistent(made)
+
+
+def test_a_ledger_that_keeps_nothing_ends_the_run_and_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was read with it would be taken out of the stream, and be nowhere."""
+    with rig(Plan((entry("a"),))) as made:
+        made.step()
+        made.ledger.commands.add("cancel", "ada@box", "", {"entries": ["a"]})
+        monkeypatch.setattr(made.engine, "cancel", full)
+        with pytest.raises(LedgerError, match="disk is full"):
+            made.step()
+
+
+def full(*_: object, **__: object) -> None:
+    raise LedgerError("the disk is full")
+
+
+def test_what_nobody_heard_to_be_revoked_is_not_withdrawn() -> None:
+    """The broker is away in that moment: a worker may run it all the same, once it is back."""
+    with rig(Plan((entry("a"),))) as made:
+        made.step()
+        made.world.take(first(made))  # out of the queue it would be certain
+        revoked = made.publisher.revoke
+        made.publisher.revoke = away  # type: ignore[method-assign]  # in that moment alone
+        assert made.engine.wind_down() is False
+        assert made.kinds() == {}
+        made.publisher.revoke = revoked  # type: ignore[method-assign]  # it is back
+        assert made.engine.wind_down() is True
+        assert made.kinds() == {"a": "withdrawn"}
+
+
+def away(*_: object, **__: object) -> None:
+    raise StackError("the broker cannot be reached")
 
 
 def test_whose_revocation_it_is_is_written_before_it_is_sent() -> None:
