@@ -328,13 +328,13 @@ class Engine(Part):
     def wind_down(self) -> bool:
         """Take back what waits after a stop; await what runs, where a person stopped the run.
 
-        Return whether the workers hear of that.
+        Return whether the workers hear of that, where it matters: what has ended meanwhile is over.
         """
         self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0, "stop")
         self._recorder.record_judged(back)
-        return not self._withdrawal.untold
+        return self._withdrawal.untold.isdisjoint(self.pending.by_task_id)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""

@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 37,
     "options and settings": 61,
     "words of the documents": 54_998,
-    "lines of the tests": 126_887,
+    "lines of the tests": 126_901,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -415,9 +415,23 @@ def test_what_nobody_heard_to_be_revoked_is_not_withdrawn() -> None:
         made.publisher.revoke = away  # type: ignore[method-assign]  # in that moment alone
         assert made.engine.wind_down() is False
         assert made.kinds() == {}
+        consistent(made)
         made.publisher.revoke = revoked  # type: ignore[method-assign]  # it is back
         assert made.engine.wind_down() is True
         assert made.kinds() == {"a": "withdrawn"}
+
+
+def test_what_ended_while_it_could_not_be_revoked_is_over() -> None:
+    """It is nothing that workers go on with."""
+    with rig(Plan((entry("a"),))) as made:
+        made.step()
+        made.world.take(first(made))
+        delivery = made.world.begin(first(made))
+        assert delivery is not None
+        made.publisher.revoke = away  # type: ignore[method-assign]  # for good
+        made.world.end(first(made), delivery, "succeeded")
+        assert made.engine.wind_down() is True
+        assert made.kinds() == {"a": "passed"}
 
 
 def away(*_: object, **__: object) -> None:
