@@ -119,6 +119,10 @@ class Withdrawal(Part):
         }
 
     def _mark_withdrawn(self, jobs: Sequence[PendingAttempt], why: RecallReason) -> None:
+        """Record that no worker has begun these; a store that was emptied may have lost a start,
+        of a try before the one that is taken back."""
+        if was_emptied(self._context.ledger.jobs.run_facts()):
+            return
         for job in jobs:
             self._facts.recalled(job.task_id, why, "withdrawn", job.entry.id)
         with self._ledger.transaction():

@@ -165,7 +165,8 @@ _OUT_OF_TIME: Final = (
 class RunDeadlineBeforeStart(RunOver):
     limit: float
     says = (
-        "the run's deadline of {limit:g} s is over; it was taken back before a worker had begun it"
+        "the run's deadline of {limit:g} s is over; it was taken back before a worker had reported "
+        "its start"
     )
 
 
@@ -225,7 +226,7 @@ class RunGaveUp(RunOver):
 
 
 class StoppedBeforeStart(Problem):
-    says = "the run was stopped before a worker had begun it"
+    says = "the run was stopped before a worker had reported its start"
 
 
 class StoppedBetweenTries(Problem):

@@ -51,7 +51,7 @@ def test_what_waits_is_taken_back_and_runs_once_when_the_run_is_gone_on_with(
     assert project.verdicts() == {"a": "passed"} | {
         row["id"]: "timed_out" for row in rows if row["id"] != "a"
     }
-    assert "it was taken back before a worker had begun it" in text
+    assert "it was taken back before a worker had reported its start" in text
     assert "to go on: pytest --manifest=m.jsonl --manifest-resume" in text
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=len(rows))

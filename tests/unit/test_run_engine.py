@@ -929,7 +929,7 @@ def test_what_a_worker_had_taken_in_advance_is_taken_back_too() -> None:
         made.run(30)
         assert made.done
         assert made.kinds() == {"a": "passed", "b": "timed_out"}
-        assert "it was taken back before a worker had begun it" in made.sentence("b")
+        assert "it was taken back before a worker had reported its start" in made.sentence("b")
         states = {row.entry: row.state for row in made.ledger.attempts.all()}
         assert states == {"a": "sent", "b": "withdrawn"}
 
