@@ -258,7 +258,7 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
         begun = {start.execution for start in traces.starts}
         ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
     if traces.handed_on:
-        ends = _without_earlier(ends, traces)
+        ends = _without_earlier(ends, job, traces)
     if len(ends) < 2:
         return ends
     return _in_order_of_ends(ends, traces.starts)
@@ -298,13 +298,13 @@ def _is_confirmed(job: JobFacts, end: End) -> bool:
     return not any(_is_of(one, start) for start in last for one in then.each(Gone))
 
 
-def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
-    """Leave out the success of an execution that has sent its job's message again (D3).
+def _without_earlier(ends: Sequence[End], job: JobFacts, traces: Traces) -> list[End]:
+    """Leave out the end of an execution that has sent its job's message again (D3).
 
-    A task may do so and succeed (``retry(throw=False)``): the last of its runs decides. And what
-    the store has of that end.
+    A task may do so and succeed (``retry(throw=False)``), and its process may be killed after it:
+    the last of its runs decides. And what the store has of that end.
     """
-    earlier = [one for one in ends if _goes_on_after(one, traces)]
+    earlier = [one for one in ends if _goes_on_after(one, job, traces)]
     ended = [one.receipt.finished_at for one in earlier if one.receipt.finished_at is not None]
     last = max(ended, default=None)
 
@@ -317,10 +317,18 @@ def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
     return [one for one in ends if one not in earlier and not is_copy(one)]
 
 
-def _goes_on_after(end: End, traces: Traces) -> bool:
-    """Return whether the job goes on after an execution's success."""
+def _goes_on_after(end: End, job: JobFacts, traces: Traces) -> bool:
+    """Return whether the job goes on after an execution's end, which it was handed on before.
+
+    Not where that broke off: the last execution has no success, and a search finds no message.
+    """
     after = traces.handed_on.get(end.execution)
-    return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
+    if after is None or after.how == "canvas":
+        return False
+    last = traces.last
+    if end.receipt.state == "succeeded" or last is None or last.execution != end.execution:
+        return True
+    return all(one.as_of < end.seq for one in job.each(facts.Nowhere))
 
 
 def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequence[End]:
@@ -546,7 +554,7 @@ def excuses(job: JobFacts, of: Identity, run: RunFacts) -> Sequence[StoreFact | 
     traces, at, name = traces_of(job, of), job.job.at, job.job.task_id
     if any(_may_lack_starts(job, traces, end, run) for end in traces.ends):
         found.append(StoreFact(seq=0, at=at, job=name, what="emptied"))
-    ended = (end.seq for end in traces.ends if not _goes_on_after(end, traces))
+    ended = (end.seq for end in traces.ends if not _goes_on_after(end, job, traces))
     last = max(ended, default=math.inf)
     if back := set_back(job, traces, run, last).total_seconds():
         found.append(SetBack(seq=0, at=at, job=name, by=back, most=back))

@@ -103,8 +103,9 @@ def record_handoff(execution: Execution, how: str, next_at: str | None = None) -
         note_elsewhere(execution.children, app, request)
         told = execution.children.at_end()
         more = {name: told[name] for name in ("unsent", "elsewhere") if name in told}
-    if "cost" in execution.evidence:  # the receipt of the job's end has that of its last execution
-        more["cost"] = execution.evidence["cost"]
+    evidence = execution.all_evidence()
+    if "cost" in evidence:  # the receipt of the job's end has that of its last execution
+        more["cost"] = evidence["cost"]
     record = handed_on_record(execution.delivery, how, next_at, more)
     announce(execution, record, "handing on")
 

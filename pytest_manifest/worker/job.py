@@ -35,7 +35,7 @@ from pytest_manifest.schema import wire
 from pytest_manifest.schema.json_values import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp
 from pytest_manifest.worker.children import Children
-from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
+from pytest_manifest.worker.spool import Lines, Spool, TaskOutput, with_earlier
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -323,7 +323,11 @@ class Execution:
 
     def output(self) -> TaskOutput:
         """Return its log lines and evidence so far."""
-        return TaskOutput(self.lines.as_list(), self.lines.dropped, dict(self.evidence))
+        return TaskOutput(self.lines.as_list(), self.lines.dropped, self.all_evidence())
+
+    def all_evidence(self) -> dict[str, JsonValue]:
+        """Return the evidence so far, with that of a process that died in this execution."""
+        return with_earlier(self._spool.earlier if self._spool else {}, self.evidence)
 
 
 class _Process:

@@ -1,7 +1,10 @@
 """Keep a running task's log lines and evidence on disk, for when its process is killed.
 
-One file a task, ``TASK_ID.log``, made at the task's first line and removed when it ends: JSON
-documents a line, ``{"execution"}`` first, then ``{"line"}``, ``{"dropped"}`` and ``{"evidence"}``.
+One file an execution, ``TASK_ID.EXECUTION.log``, made at its first line and removed when it ends:
+JSON documents a line, ``{"line"}``, ``{"dropped"}``, ``{"evidence"}``, and ``{"earlier"}`` for the
+evidence of a process that died before its worker had heard that it began the same execution, which
+the pool then gives to another one. A retry has its own, as it may begin before the process that has
+asked for it is through.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -32,7 +36,7 @@ MAX_BYTES = 32 * 1024
 MAX_LINE_CHARS = 4 * 1024
 CUT = " [...]"
 REWRITE_BYTES = 8 * MAX_BYTES
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,199}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,99}")
 
 
 @dataclass(slots=True)
@@ -44,6 +48,15 @@ class TaskOutput:
     evidence: dict[str, JsonValue] = field(default_factory=dict)
 
 
+def with_earlier(
+    earlier: Mapping[str, JsonValue], evidence: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Return the evidence of two processes of one execution: the later one's word, both costs."""
+    costs = [one["cost"] for one in (earlier, evidence) if "cost" in one]
+    numbers = [one for one in costs if isinstance(one, (int, float))]
+    return {**earlier, **evidence, **({"cost": sum(numbers)} if len(numbers) > 1 else {})}
+
+
 def spool_directory() -> Path:
     """Return the directory of ``MANIFEST_SPOOL``, else this user's temporary one."""
     given = os.environ.get(processes.SPOOL)
@@ -52,19 +65,28 @@ def spool_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
 
 
-def spool_path(task_id: str) -> Path:
-    """Return a task's file; ids that are no safe file name (they come from outside) are hashed."""
-    if not _SAFE_NAME.fullmatch(task_id):
-        task_id = hashlib.sha256(task_id.encode("utf-8", "replace")).hexdigest()
-    return spool_directory() / f"{task_id}.log"
+def spool_path(task_id: str, execution: str) -> Path:
+    """Return an execution's file; ids that are no safe file name (they come from outside) are
+    hashed."""
+    return spool_directory() / f"{_safe(task_id)}.{_safe(execution)}.log"
+
+
+def _safe(name: str) -> str:
+    if _SAFE_NAME.fullmatch(name):
+        return name
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(slots=True, eq=False)
 class Spool:
-    """The file of one running task. A file that cannot be written is given up with a warning."""
+    """The file of one running task. A file that cannot be written is given up with a warning.
+
+    ``earlier``: the evidence of a process that died in this execution, once this one has any.
+    """
 
     _task_id: str
     _execution: str
+    earlier: dict[str, JsonValue] = field(default_factory=dict)
     _descriptor: int | None = None
     _size: int = 0
     _room: int = REWRITE_BYTES
@@ -81,22 +103,26 @@ class Spool:
         self._append({"evidence": dict(values)})
 
     def close(self, *, stale: bool = False) -> None:
-        """Remove the file. ``stale``: an earlier process may have left one."""
-        if self._descriptor is None and not stale:
-            return
+        """Remove the file. ``stale``: a worker that died may have left one of another execution."""
+        path = spool_path(self._task_id, self._execution)
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        with contextlib.suppress(OSError):
-            spool_path(self._task_id).unlink()
+            _remove(path)
+        if stale:
+            for one in path.parent.glob(f"{escape(_safe(self._task_id))}.*.log"):
+                _remove(one)
 
     def _append(self, *documents: Mapping[str, JsonValue]) -> None:
         if self._given_up:
             return
         try:
             if self._descriptor is None:
-                self._descriptor = self._open(spool_path(self._task_id))
-                documents = {"execution": self._execution}, *documents
+                path = spool_path(self._task_id, self._execution)
+                self.earlier = take_output(self._task_id, self._execution).evidence
+                self._descriptor = self._open(path)
+                if self.earlier:
+                    documents = {"earlier": self.earlier}, *documents
             # No fsync: the kernel keeps it whatever happens to the process.
             data = b"".join(json.dumps(one).encode() + b"\n" for one in documents)
             self._size += os.write(self._descriptor, data)
@@ -117,41 +143,45 @@ class Spool:
 
     def _rewrite(self, lines: Lines) -> None:
         """Begin the file anew with what is kept; who is killed within has no lines."""
-        kept = _read(spool_path(self._task_id), self._execution).evidence
+        kept, earlier = _read(spool_path(self._task_id, self._execution))
         assert self._descriptor is not None
         os.ftruncate(self._descriptor, 0)
         self._size = 0
         texts = ({"line": line} for line in lines.as_list())
         self._append(
-            {"execution": self._execution}, {"dropped": lines.dropped}, {"evidence": kept}, *texts
+            {"dropped": lines.dropped}, {"earlier": earlier}, {"evidence": kept.evidence}, *texts
         )
         self._room = self._size + REWRITE_BYTES  # evidence alone may be as large
 
 
 def take_output(task_id: str, execution: str) -> TaskOutput:
     """Return a killed task's output and remove its file; empty where there is none."""
-    path = spool_path(task_id)
-    output = _read(path, execution)
-    with contextlib.suppress(OSError):
-        path.unlink()
+    path = spool_path(task_id, execution)
+    output, earlier = _read(path)
+    _remove(path)
+    output.evidence = with_earlier(earlier, output.evidence)
     return output
 
 
-def _read(path: Path, execution: str) -> TaskOutput:
-    lines, output = Lines(), TaskOutput()
-    for number, document in enumerate(_documents(path)):
-        if number == 0 and document.get("execution") != execution:
-            break  # of an earlier delivery whose end was never seen
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _read(path: Path) -> tuple[TaskOutput, dict[str, JsonValue]]:
+    """Return what a process has said, and the evidence of one before it."""
+    lines, output, earlier = Lines(), TaskOutput(), dict[str, "JsonValue"]()
+    for document in _documents(path):
         line, dropped = document.get("line"), document.get("dropped")
-        values = document.get("evidence")
         if isinstance(line, str):
             lines.add(line)
         if isinstance(dropped, int):
             lines.dropped += dropped
-        if isinstance(values, dict):
-            output.evidence.update(values)
+        for name, known in (("evidence", output.evidence), ("earlier", earlier)):
+            if isinstance(values := document.get(name), dict):
+                known.update(values)
     output.lines, output.dropped = lines.as_list(), lines.dropped
-    return output
+    return output, earlier
 
 
 def _documents(path: Path) -> Iterator[dict[str, JsonValue]]:

@@ -69,6 +69,42 @@ def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
     assert 'name="manifest_attempts" value="2"' in junit
 
 
+RETRIES = """
+import os, signal
+from pathlib import Path
+from celery.signals import task_retry
+from jobs import app, count
+
+@task_retry.connect
+def die(request, **_):
+    marker = Path(__file__).with_name(f"died-{request.id}")
+    if not marker.exists():  # its message is out, and the pool does not know of it yet
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+@app.task(name="retries.patient", bind=True)
+def patient(self, key):
+    count(key)
+    if not self.request.retries:
+        raise self.retry(countdown=3)
+    return {"key": key}
+"""
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_what_is_killed_as_it_had_asked_for_its_retry_goes_on(
+    project: Project, *, idempotent: bool
+) -> None:
+    """Its next run is waited for: another attempt beside it would be a second job for one entry."""
+    project.write("retries.py", RETRIES)
+    row = {"task": "retries.patient", "retries": 1, "idempotent": idempotent}
+    project.manifest("m.jsonl", [{"id": "a", "kwargs": {"key": "a"}, **row}])
+    ini = (project.path / "pytest.ini").read_text("utf-8")
+    project.write("pytest.ini", ini.replace("jobs:app", "retries:app"))
+    project.run("--manifest=m.jsonl").assert_outcomes(passed=1)
+    assert (project.ran(), len(attempts(project, "a"))) == ({"a": 2}, 1)
+
+
 def test_a_task_that_fails_is_not_sent_again(project: Project) -> None:
     """An error that the task raised is its answer: retries are for what crashed or got lost."""
     row = {"id": "bad", "task": "jobs.fail", "args": ["no", "bad"]}

@@ -18,7 +18,7 @@ judges what is there, or judges it and waits for what is under way."""
 WorldAct = Literal[
     "take", "begin", "end", "work", "kill_child", "kill", "vanish", "pause", "go_on", "double",
     "give_back", "uncertain", "broker", "store", "fate", "flush", "jump", "refuse", "remove",
-    "revoke", "again", "limit", "lie",
+    "revoke", "again", "limit", "lie", "kill_retrying",
 ]  # fmt: skip
 Partner = Literal["excused", "strict"] | None
 """Another shard that the run is merged with: what excuses all of its own jobs, or nothing."""

@@ -44,6 +44,10 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "not begun before it expired": ["status: expired"],
     "ran longer than its timeout, or than its task's own time limit": ["status: timed_out"],
     "asked Celery for a retry": ["asked Celery for a retry"],
+    "process killed as it asked for its retry": [
+        "process killed as it had asked for a retry",
+        "process killed as it asked for a retry",
+    ],
     "deadline of the entry or of the run over": ["a deadline is over"],
     "no worker knows the task": ["status: unknown_task"],
     "receipt lost on its way": ["receipt unsaid", "receipt dropped", "receipt delayed"],

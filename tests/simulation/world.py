@@ -88,6 +88,12 @@ class SimulatedWorld(World):
             self.reached[f"process of a job killed{late}"] += 1
         super().kill_child(worker, delivery)
 
+    def kill_retrying(self, worker: Worker, delivery: Delivery, *, is_sent: bool) -> None:
+        if delivery.execution is not None and delivery.execution.how == "running" and worker.works:
+            self.reached["process killed as it had asked for a retry"] += is_sent
+            self.reached["process killed as it asked for a retry"] += not is_sent
+        super().kill_retrying(worker, delivery, is_sent=is_sent)
+
     def give_again(self, worker: Worker, delivery: Delivery) -> None:
         before = len(self.executions)
         super().give_again(worker, delivery)

@@ -38,6 +38,14 @@ class WorldActions:
         if worker.running:
             self.world.kill_child(worker, worker.running[number % len(worker.running)])
 
+    def kill_retrying(self, worker: Worker, number: int) -> None:
+        if not worker.running:
+            self.take(worker, 0)
+            self.begin(worker, 0)
+        if worker.running:
+            delivery = worker.running[number // 2 % len(worker.running)]
+            self.world.kill_retrying(worker, delivery, is_sent=number % 2 == 0)
+
     def again(self, worker: Worker, number: int) -> None:
         if worker.running:
             self.world.give_again(worker, worker.running[number % len(worker.running)])

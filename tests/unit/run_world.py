@@ -328,6 +328,23 @@ class World:
         self.dead.add(execution.pid)
         self.later(NOTICED, lambda: self._notice(worker, delivery, execution))
 
+    def kill_retrying(self, worker: Worker, delivery: Delivery, *, is_sent: bool) -> None:
+        """The process of a job dies as it asks for a retry: its message is sent, or not any more.
+
+        Its worker notices, and reports the death.
+        """
+        execution = delivery.execution
+        if execution is None or execution.how != "running" or not worker.works:
+            return
+        raw = _handed_on(execution, self.clock.utc_now())
+        self._append(self._record(delivery.message, raw, started=False))
+        self.kill_child(worker, delivery)
+        if is_sent:
+            execution.how = "retried"
+            self.queue.append(replace(delivery.message, retries=delivery.message.retries + 1))
+            if delivery.message.is_late:  # and the broker delivers the first one again
+                self.meddled.add(delivery.message.task_id)
+
     def give_again(self, worker: Worker, delivery: Delivery) -> None:
         """The process that runs a job dies before its worker heard that it began; another gets it.
 

@@ -458,6 +458,36 @@ D = [
         ],
         ("failed", "raised"),
     ),
+    *(
+        Row(
+            f"D3: it had sent itself again before it ended {state}",
+            [sent(), started(), handed_on(), ended(state, cpu=None, pid=11)],
+            ("pending", "problem"),
+            is_final=False,
+        )
+        for state in ("crashed", "timed_out", "failed", "rejected")
+    ),
+    Row(
+        "D3: killed after it had sent itself again: the last of its runs decides",
+        [
+            *(sent(), started(), handed_on(), ended("crashed", cpu=None, pid=11)),
+            *(started("x2", retries=1), ended(execution="x2", retries=1)),
+        ],
+        PASSED,
+    ),
+    Row(
+        "D3: killed as it should have sent itself again: no message is found",
+        [sent(), started(), handed_on(), ended("crashed", cpu=None, pid=11), nowhere()],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: killed after it had sent itself again, and its next run is found dead",
+        [
+            *(sent(), started(), handed_on(), ended("crashed", cpu=None, pid=11)),
+            *(started("x2", retries=1, pid=12), gone("x2", pid=12), nowhere()),
+        ],
+        ("crashed", "process_gone"),
+    ),
     Row(
         "D4: two starts of one turn",
         [sent(), started(), started("x2", redelivered=True, pid=12), ended(execution="x2")],

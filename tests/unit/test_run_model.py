@@ -24,13 +24,13 @@ from tests.unit.run_world import Worker
 Name = Literal[
     "step", "idle", "run", "fair", "take", "begin", "end", "work", "kill_child", "kill", "vanish",
     "pause", "go_on", "double", "give_back", "uncertain", "broker", "store", "fate", "flush",
-    "jump", "stop", "again",
+    "jump", "stop", "again", "kill_retrying",
 ]  # fmt: skip
 POISONS = (*[None] * 8, "child", "worker")
 OFTEN: tuple[Name, ...] = ("step", "run", "take", "begin", "end", "work")
 BREAKS: tuple[Name, ...] = (
     "kill_child", "kill", "vanish", "pause", "go_on", "double", "give_back", "uncertain", "broker",
-    "store", "fate", "flush", "jump", "idle", "fair", "again",
+    "store", "fate", "flush", "jump", "idle", "fair", "again", "kill_retrying",
 )  # fmt: skip
 
 

@@ -104,17 +104,46 @@ def test_another_deliverys_file_is_not_taken_for_this_one(spool: Path) -> None:
     assert take_output("task", "second") == TaskOutput()
 
 
-def test_later_execution_begins_anew(spool: Path) -> None:
-    """The first line of a later execution replaces the file."""
+def test_a_retry_that_begins_before_its_predecessor_is_through_keeps_what_it_says(
+    spool: Path,
+) -> None:
+    """Neither who ends late nor the worker that reports it dead takes the file of the next."""
+    first, second = Spool("task", "first"), Spool("task", "second")
+    for one in (first, second):
+        one.add_evidence({"cost": 1})
+    first.close()
+    assert take_output("task", "first") == TaskOutput()
+    assert take_output("task", "second").evidence == {"cost": 1}
+
+
+def test_an_execution_that_its_pool_has_given_to_a_second_process(spool: Path) -> None:
+    """The first one's evidence is kept; where both say the same, the second's; both cost."""
+    first, second, third = (Spool("task", "one") for _ in range(3))
+    first.add_evidence({"cost": 0.5, "rows": 1, "seen": True})
+    first.add_line("killed after this", Lines())
+    lines = Lines()
+    for spool_of in (second, third):
+        spool_of.add_line("anew", lines)
+        spool_of.add_evidence({"cost": 0})
+        spool_of.add_evidence({"cost": 0.25, "rows": 2})
+    assert third.earlier == {"cost": 0.75, "rows": 2, "seen": True}
+    assert take_output("task", "one") == TaskOutput(
+        ["anew"], 0, {"cost": 1.0, "rows": 2, "seen": True}
+    )
+
+
+def test_what_a_dead_worker_left_goes_with_the_execution_that_follows(spool: Path) -> None:
+    """A message that comes again has files of other executions removed, of its own task alone."""
     Spool("task", "first").add_line("old", Lines())
-    Spool("task", "second").add_line("new", Lines())
-    assert take_output("task", "second").lines == ["new"]
+    Spool("tasks", "first").add_line("another's", Lines())
+    Spool("task", "second").close(stale=True)
+    assert list(spool.iterdir()) == [spool_path("tasks", "first")]
 
 
 def test_line_cut_by_the_kill_is_passed_over(spool: Path) -> None:
     """A last line that was written half does not spoil the others."""
     Spool("task", "execution").add_line("whole", Lines())
-    with spool_path("task").open("a") as file:
+    with spool_path("task", "execution").open("a") as file:
         file.write('{"line": "hal')
     assert take_output("task", "execution").lines == ["whole"]
 
@@ -128,7 +157,7 @@ def test_chatty_task_does_not_fill_the_disk(spool: Path) -> None:
         line = f"{number:06d} " + "x" * 100
         lines.add(line)
         chatty.add_line(line, lines)
-    assert spool_path("task").stat().st_size < REWRITE_BYTES + 2 * MAX_BYTES
+    assert spool_path("task", "execution").stat().st_size < REWRITE_BYTES + 2 * MAX_BYTES
     spooled = take_output("task", "execution")
     assert spooled.lines == lines.as_list()
     assert spooled.dropped == lines.dropped == total - MAX_LINES
@@ -137,12 +166,14 @@ def test_chatty_task_does_not_fill_the_disk(spool: Path) -> None:
     assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize("task_id", ["../../etc/passwd", "/etc/passwd", "..", "a/b", "x" * 500, ""])
+@pytest.mark.parametrize(
+    "task_id", ["../../etc/passwd", "/etc/passwd", "..", "a/b", "x" * 500, "x" * 120, ""]
+)
 def test_ids_are_no_paths(spool: Path, task_id: str) -> None:
     """An id from outside cannot point anywhere else."""
-    path = spool_path(task_id)
-    assert path.parent == spool
-    assert len(path.name) < 255
+    for path in (spool_path(task_id, "e"), spool_path("t", task_id), spool_path(task_id, task_id)):
+        assert path.parent == spool
+        assert len(path.name) < 255
 
 
 def test_own_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +183,7 @@ def test_own_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     Spool("task", "execution").add_line("secret", Lines())
     assert spool_directory().parent == tmp_path
     assert stat.S_IMODE(spool_directory().stat().st_mode) == 0o700
-    assert stat.S_IMODE(spool_path("task").stat().st_mode) == 0o600
+    assert stat.S_IMODE(spool_path("task", "execution").stat().st_mode) == 0o600
 
 
 def test_link_in_its_place_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,5 +209,5 @@ def test_link_in_its_place_is_not_followed(tmp_path: Path, monkeypatch: pytest.M
 def test_documents_are_one_a_line(spool: Path) -> None:
     """A line break in what was logged does not break the file's lines."""
     Spool("task", "execution").add_line("a\nb", Lines())
-    rows = spool_path("task").read_text().splitlines()
-    assert [json.loads(row) for row in rows] == [{"execution": "execution"}, {"line": "a\nb"}]
+    rows = spool_path("task", "execution").read_text().splitlines()
+    assert [json.loads(row) for row in rows] == [{"line": "a\nb"}]
