@@ -370,7 +370,7 @@ class Intake(Part):
         """Record what workers report of jobs; return those to be judged by it."""
         touched = self._add_starts(starts, now)
         touched |= self._add_handed_on(handed_on)
-        return touched | self._add_ends(self._without_earlier(finals))
+        return touched | self._add_ends(finals)
 
     def _add_starts(self, starts: Sequence[Started], now: float) -> dict[str, None]:
         """Record starts; return the jobs that had started before, or ended."""
@@ -438,17 +438,21 @@ class Intake(Part):
             for task_id, some in executions.items()
         )
 
-    def _without_earlier(self, finals: Sequence[FinalReceipt]) -> list[FinalReceipt]:
-        """Return these without what is stored of an execution after which the job goes on."""
+    def without_earlier(self, finals: Sequence[FinalReceipt]) -> Sequence[FinalReceipt]:
+        """Return these without what is stored of an execution after which the job goes on.
+
+        The store has that at each poll: it is no news, after which nothing would be searched for.
+        """
         earlier = [final for final in finals if self._is_earlier(*final)]
         for one in earlier:
             self._facts.reported(*one)
-        return [final for final in finals if final not in earlier] if earlier else list(finals)
+        return [final for final in finals if final not in earlier] if earlier else finals
 
     def _is_earlier(self, task_id: str, execution: str | None, end: Receipt) -> bool:
         """Return whether the store has this of an execution that has sent its job's message again.
 
-        A task may do so and succeed (``retry(throw=False)``): the last of its runs decides.
+        A task may do so and succeed (``retry(throw=False)``), or be killed: the last of its runs
+        decides.
         """
         job, at = self._pending.by_task_id.get(task_id), end.finished_at
         if execution is not None or at is None or job is None or job.start is None:
@@ -456,7 +460,7 @@ class Intake(Part):
         handed_on = self._ledger.events.of(HandedOn, task_id)
         again = {one.execution for one in handed_on if one.how != "canvas"}
         ends = (one for name, one in self._ledger.events.receipts(task_id) if name in again)
-        moments = (one.finished_at for one in ends if one.state == "succeeded")
+        moments = (one.finished_at for one in ends)
         return any(moment is not None and at - moment < STORING for moment in moments)
 
     def note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:

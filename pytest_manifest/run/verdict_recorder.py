@@ -91,7 +91,8 @@ class VerdictRecorder(Part):
         self._context.receivers.note(batch.receiver_failures)
         for task_id, unreadable in self._collector.flaws.results.items():
             self._facts.unreadable(task_id, unreadable)
-        finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
+        confirmed = self.unconfirmed.confirmed(batch.finals, batch.starts)
+        finals = self._intake.without_earlier(confirmed)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
         if not (told or finals or batch.unsigned):
             if (

@@ -72,15 +72,18 @@ def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
 RETRIES = """
 import os, signal
 from pathlib import Path
-from celery.signals import task_retry
+from celery.signals import before_task_publish, task_retry, worker_process_init
 from jobs import app, count
 
-@task_retry.connect
-def die(request, **_):
-    marker = Path(__file__).with_name(f"died-{request.id}")
-    if not marker.exists():  # its message is out, and the pool does not know of it yet
+def die(**_):
+    marker = Path(__file__).with_name("died")
+    if not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+@worker_process_init.connect
+def connect(**_):
+    MOMENT.connect(die, weak=False)
 
 @app.task(name="retries.patient", bind=True)
 def patient(self, key):
@@ -96,13 +99,29 @@ def test_what_is_killed_as_it_had_asked_for_its_retry_goes_on(
     project: Project, *, idempotent: bool
 ) -> None:
     """Its next run is waited for: another attempt beside it would be a second job for one entry."""
-    project.write("retries.py", RETRIES)
+    patient(project, "task_retry", idempotent=idempotent).assert_outcomes(passed=1)
+    assert (project.ran(), len(attempts(project, "a"))) == ({"a": 2}, 1)
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_what_is_killed_before_the_message_of_its_retry_is_out_has_crashed(
+    project: Project, *, idempotent: bool
+) -> None:
+    """No message of it is found, and the result store goes on telling of its end."""
+    done = patient(project, "before_task_publish", idempotent=idempotent)
+    done.assert_outcomes(passed=idempotent, failed=not idempotent)
+    assert [one.status for one in attempts(project, "a")] == ["crashed", "passed"][: 1 + idempotent]
+    assert project.ran() == {"a": 3 if idempotent else 1}
+
+
+def patient(project: Project, moment: str, *, idempotent: bool) -> pytest.RunResult:
+    """Run a task that asks for a retry, the process of which is killed at this signal."""
+    project.write("retries.py", RETRIES.replace("MOMENT", moment))
     row = {"task": "retries.patient", "retries": 1, "idempotent": idempotent}
     project.manifest("m.jsonl", [{"id": "a", "kwargs": {"key": "a"}, **row}])
     ini = (project.path / "pytest.ini").read_text("utf-8")
     project.write("pytest.ini", ini.replace("jobs:app", "retries:app"))
-    project.run("--manifest=m.jsonl").assert_outcomes(passed=1)
-    assert (project.ran(), len(attempts(project, "a"))) == ({"a": 2}, 1)
+    return project.run("--manifest=m.jsonl")
 
 
 def test_a_task_that_fails_is_not_sent_again(project: Project) -> None:

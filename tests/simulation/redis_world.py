@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from fakeredis import FakeRedis, FakeServer
 from redis import ConnectionError as BrokenError
@@ -178,6 +178,10 @@ class QuickTaken(Taken):
         return () if item is None else item.value.keys()
 
 
+KINDS: Final = {"revoked": "TaskRevokedError", "crashed": "WorkerLostError"}
+"""Exceptions by which Celery says what became of a job."""
+
+
 class Stored(dict[str, BackendResult]):
     """The results that workers store; of each its document, too."""
 
@@ -189,7 +193,7 @@ class Stored(dict[str, BackendResult]):
         super().__setitem__(task_id, result)
         value: object = result.result
         if result.state != "succeeded":
-            kind = "TaskRevokedError" if result.state == "revoked" else "Boom"
+            kind = KINDS.get(result.state, "Boom")
             value = {"exc_type": kind, "exc_message": ["no"], "exc_module": "builtins"}
         document = {
             "status": STATES.get(result.state, "FAILURE"),
@@ -197,7 +201,7 @@ class Stored(dict[str, BackendResult]):
             "task_id": task_id,
             "traceback": None,
             "children": [],
-            "date_done": None,
+            "date_done": result.finished_at and result.finished_at.isoformat(),
         }
         self._client.set(f"celery-task-meta-{task_id}", json.dumps(document))
 

@@ -480,7 +480,9 @@ class World:
         stored = self.results.get(receipt.task_id)
         if stored is None or stored.state != "succeeded":
             result = receipt.result if state == "succeeded" else None
-            self.results[receipt.task_id] = BackendResult(state, result, receipt.error)
+            self.results[receipt.task_id] = BackendResult(
+                state, result, receipt.error, receipt.finished_at
+            )
         record = self._record(execution.message, finished(execution.name, receipt), started=False)
         if fate == "swapped":
             self._exchange(record, receipt)

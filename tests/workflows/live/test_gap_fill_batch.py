@@ -16,6 +16,8 @@ import psutil
 import pytest
 from pydantic import JsonValue
 
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema.facts import Ended
 from tasks.filling.report import NANO
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tests.workflows.crud_load import ROOT
@@ -131,11 +133,15 @@ def costs_of(project: Project) -> set[int]:
 
     One that was killed in the moment between telling and recording that it has told counts twice.
     """
-    (exported,) = (project.folder / "runs" / "runs").glob("*.receipts.jsonl")
-    receipts = [json.loads(line) for line in exported.read_text("utf-8").splitlines()]
+    (exported,) = (project.folder / "runs" / "runs").glob("*.receipts.jsonl")  # the last attempts'
+    lines = [json.loads(line) for line in exported.read_text("utf-8").splitlines()]
     assert KEY not in exported.read_text("utf-8")
-    ended = [one for one in receipts if one["state"] != "crashed"]
+    (ledger_file,) = (project.folder / "runs" / "runs").glob("*.sqlite")
+    with Ledger.open(ledger_file) as ledger:
+        attempts = [one for line in lines for one in ledger.jobs.of_entry(line["entry"])]
+        receipts = [one.receipt for attempt in attempts for one in attempt.own.each(Ended)]
+    ended = [one for one in receipts if one.state != "crashed"]
     return {
-        sum(int(Decimal(str(one.get("evidence", {}).get("cost") or 0)) * NANO) for one in some)
+        sum(int(Decimal(str(one.evidence.get("cost") or 0)) * NANO) for one in some)
         for some in (receipts, ended)
     }
