@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -185,6 +185,16 @@ class Control:
         with self._mailbox() as (mailbox, channel):
             assert mailbox is not None
             return self._transport.connected(channel, mailbox.exchange.name)
+
+    def namesakes(self, nodes: Collection[str]) -> list[str]:
+        """List the nodes of which two at least have the same name; none where all differ.
+
+        RabbitMQ lets no second one of a name start; of other brokers nothing is known.
+        """
+        if not self._transport.knows_listeners:
+            return []
+        known = self.listeners() | set(nodes)
+        return sorted(known) if (self.count_connected() or 0) > len(known) else []
 
     def close(self) -> None:
         """End the connection."""

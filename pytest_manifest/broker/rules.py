@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, Finding, Level, TaskAndQueue, demand_of, some_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.locating.worker_replies import ask_workers
+from pytest_manifest.broker.locating.worker_replies import ask_workers, stack_errors
 from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.redelivery import redelivery_findings, visibility_of
 from pytest_manifest.broker.routing import queue_name, reserved
@@ -242,6 +242,20 @@ def ends(tasks: Mapping[str, Task], demand: Demand, *, given: bool) -> Iterator[
         yield Finding("warning" if given else "unchecked", "acks_late", said)
 
 
+def _namesakes(case: Case) -> Found:
+    publisher, names = case.publisher, [one.name for one in case.workers]
+    if not names or publisher.address.is_private or publisher.transport.in_process:
+        return
+    with stack_errors(publisher):
+        shared = publisher.call(lambda: publisher.control.namesakes(names))
+    if shared:
+        yield (
+            f"more workers are connected than have names ({some_of(shared)}): of those that share "
+            "one only one is seen, and what the other has would be taken for lost; start each with "
+            "a name of its own, by -n one@%h"
+        )
+
+
 RPC: Final = (
     "results of rpc:// come back only to the process that sent the job, so "
     "--manifest-dispatch-only, --manifest-audit and --manifest-resume cannot be used"
@@ -292,6 +306,7 @@ RULES: Final = (
     Rule("store", "warning", None, lambda c: [RPC] * is_rpc(c.publisher.address.backend_url)),
     Rule("apply_async", "warning", "warning", _senders),
     Rule("workers", "unchecked", "warning", _unsaid),
+    Rule("workers", "error", "error", _namesakes),
     Rule("limits", "warning", "warning", lambda c: c.held_for.warnings() if c.held_for else ()),
     Rule("limits", "error", None, _held),
     Rule("limits", "warning", None, _of_broker),

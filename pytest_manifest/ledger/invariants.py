@@ -91,12 +91,17 @@ _LOST: Final = f"""
     )
 """  # noqa: S608 - fixed text
 # What comes once the entry has another attempt is late: it changes no verdict. Nor does what comes
-# after the verdict under the attempt's id, and is the end of something else.
+# after the verdict under the attempt's id, and is the end of something else; or of an execution
+# that had handed the job on.
 LOST_THOUGH_ENDED: Final = f"""
     {_LOST} AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.job = a.n
             AND json_extract(r.receipt, '$.source') = 'worker'
             AND r.newest_attempt = a.attempt
+            AND NOT EXISTS (
+                SELECT 1 FROM facts h WHERE h.job = r.job AND h.kind = {Kind.HANDED_ON:d}
+                    AND h.execution = r.execution AND h.how <> 'canvas'
+            )
             AND (NOT r.after_verdict OR (
                 json_extract(r.receipt, '$.entry') = a.entry
                 AND json_extract(r.receipt, '$.attempt') = a.attempt

@@ -113,6 +113,23 @@ def test_each_fault_of_a_stack_is_found(project: Project, broker: str) -> None:
     assert json.loads(narrow.stdout.str())["ok"] is True
 
 
+@pytest.mark.live
+def test_workers_that_share_a_name_are_refused(project: Project, broker: str) -> None:
+    """Beside a second one with its own name nothing is said; with one name nothing is sent."""
+    at = f"--manifest-broker={broker}"
+    project.doubles(count=2)
+    with worker(project, broker):
+        with worker(project, broker, name="second"):
+            project.run("--manifest=m.jsonl", at).assert_outcomes(passed=2)
+        with worker(project, broker):
+            checked = project.run(JSON, at)
+            project.manifest("n.jsonl", [{"id": "n", "task": "jobs.fail", "args": ["no", "n"]}])
+            refused = project.run("--manifest=n.jsonl", at)
+    assert "outside@localhost" in found(checked, "error")["workers"]
+    refused.stderr.fnmatch_lines(["*more workers are connected than have names*"])
+    assert "n" not in project.ran()
+
+
 @pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> None:

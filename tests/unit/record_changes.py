@@ -162,6 +162,12 @@ LAWFUL = {
         f"SELECT task_id, execution, 'retry', '2026' FROM starts WHERE task_id = {PLAIN};"
         + called("lost", "plain")
     ),
+    "lost once it was handed on, by a process that died of it": (
+        "INSERT INTO handed_on (task_id, execution, how, ended_at) "
+        f"SELECT task_id, execution, 'retry', '2026' FROM starts WHERE task_id = {PLAIN};"
+        "UPDATE receipts SET receipt = json_set(receipt, '$.state', 'crashed') "
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_between")
+    ),
     "lost, and the store has what somebody said": (
         f"UPDATE receipts SET receipt = json_set(receipt, '$.source', 'backend') "
         f"WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
