@@ -21,7 +21,7 @@ BOUNDS = {
     "lines of code of the package": 49_946,
     "options": 37,
     "options and settings": 61,
-    "words of the documents": 55_004,
+    "words of the documents": 55_000,
     "lines of the tests": 127_087,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
