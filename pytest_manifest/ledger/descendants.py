@@ -22,7 +22,12 @@ DESCENDANT_COLUMNS: Final = (
 )
 """Columns in the order of :func:`descendant_of_row`."""
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
-_UNTOLD = "NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = descendants.n)"
+_UNTOLD = f"""NOT EXISTS (
+    SELECT 1 FROM receipts r WHERE r.job = descendants.n AND NOT EXISTS (
+        SELECT 1 FROM facts h WHERE h.job = r.job AND h.kind = {Kind.HANDED_ON:d}
+            AND h.execution = r.execution AND h.how <> 'canvas'
+    )
+)"""  # noqa: S608 - fixed text
 _WAS_SPLIT = f"""EXISTS (
     SELECT 1 FROM facts h
     WHERE h.job = descendants.n AND h.kind = {Kind.HANDED_ON:d} AND h.how = 'canvas'
@@ -183,7 +188,8 @@ class Descendants(LedgerPart):
     def without_end(self, root: str) -> Iterator[Descendant]:
         """Yield those of an attempt's descendants of which no worker told the end.
 
-        They have no verdict yet, or one for want of it.
+        They have no verdict yet, or one for want of it. That of an execution which has handed its
+        job on is none.
         """
         query = f"{_DESCENDANTS} WHERE root = ? AND {_UNTOLD} ORDER BY spawned_at, task_id"
         return self._db.build_each(descendant_of_row, query, (root,))

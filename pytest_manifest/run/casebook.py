@@ -40,7 +40,7 @@ from pytest_manifest.schema.statuses import GIVEN_UP, OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
-from pytest_manifest.verdict.belief import STORING, is_revocation_notice
+from pytest_manifest.verdict.belief import is_revocation_notice, is_stored_at
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
 from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.problems import NotJudged
@@ -454,14 +454,13 @@ class Intake(Part):
         A task may do so and succeed (``retry(throw=False)``), or be killed: the last of its runs
         decides.
         """
-        job, at = self._pending.by_task_id.get(task_id), end.finished_at
-        if execution is not None or at is None or job is None or job.start is None:
+        job = self._pending.by_task_id.get(task_id)
+        if execution is not None or job is None or job.start is None:
             return False
         handed_on = self._ledger.events.of(HandedOn, task_id)
         again = {one.execution for one in handed_on if one.how != "canvas"}
         ends = (one for name, one in self._ledger.events.receipts(task_id) if name in again)
-        moments = (one.finished_at for one in ends)
-        return any(moment is not None and at - moment < STORING for moment in moments)
+        return is_stored_at(end, [one.finished_at for one in ends])
 
     def note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:
         """Keep that ends were reported which no worker has signed, and search for their jobs.

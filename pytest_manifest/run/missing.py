@@ -343,7 +343,7 @@ class MissingJobs(Part):
             return list(started)
         self.not_requeued = self._not_to_be_repeated(waiting)
         waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
-        restored = self._locator.restore(waiting) if waiting else []
+        restored = self._locator.restore(waiting, self._begun(waiting)) if waiting else []
         self._note(restored, "put_back")
         for task_id in restored:
             entry = self._pending.by_task_id[task_id].entry.id
@@ -354,6 +354,18 @@ class MissingJobs(Part):
         discarded = self._locator.discard(started) if started else []
         self._note(discarded, "taken_out")
         return discarded
+
+    def _begun(self, task_ids: Iterable[str]) -> dict[str, int]:
+        """Map those of these that were handed on -> up to which retry they have begun.
+
+        Of a task that acknowledges late its worker had that message, too, as it died.
+        """
+        jobs = (self._pending.by_task_id[task_id] for task_id in task_ids)
+        return {
+            job.task_id: job.start.retries
+            for job in jobs
+            if job.start is not None and job.between is not None and job.between.how == "retry"
+        }
 
     def take_out_doubtful(self, located: JobLocations) -> list[str]:
         """Remove from our own stack what dead workers had and may have begun; return what it was.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta, timezone
 from itertools import chain
@@ -305,30 +305,42 @@ def _without_earlier(ends: Sequence[End], job: JobFacts, traces: Traces) -> list
     the last of its runs decides. And what the store has of that end.
     """
     earlier = [one for one in ends if _goes_on_after(one, job, traces)]
-    ended = [one.receipt.finished_at for one in earlier if one.receipt.finished_at is not None]
-    last = max(ended, default=None)
+    ended = [one.receipt.finished_at for one in earlier]
 
     def is_copy(end: End) -> bool:
-        finished = end.receipt.finished_at
-        if end.execution is not None or last is None or finished is None:
-            return False
-        return finished - last < STORING
+        return end.execution is None and is_stored_at(end.receipt, ended)
 
     return [one for one in ends if one not in earlier and not is_copy(one)]
+
+
+def is_stored_at(stored: Receipt, moments: Iterable[datetime | None]) -> bool:
+    """Return whether the result store has this of an execution that ended at one of these moments.
+
+    It is stored right after that: a later execution may end before a death is noticed.
+    """
+    at = stored.finished_at
+    return at is not None and any(one is not None and abs(at - one) < STORING for one in moments)
 
 
 def _goes_on_after(end: End, job: JobFacts, traces: Traces) -> bool:
     """Return whether the job goes on after an execution's end, which it was handed on before.
 
-    Not where that broke off: the last execution has no success, and a search finds no message.
+    Not where that broke off: the last execution could not send the message, or has no success and a
+    search finds none, which the run itself has not taken out.
     """
-    after = traces.handed_on.get(end.execution)
-    if after is None or after.how == "canvas":
+    after, state, last = traces.handed_on.get(end.execution), end.receipt.state, traces.last
+    if after is None:
         return False
-    last = traces.last
-    if end.receipt.state == "succeeded" or last is None or last.execution != end.execution:
+    has_begun_again = last is None or last.execution != end.execution
+    if after.how == "canvas":  # its last part has the job's own id
+        return has_begun_again and state not in OF_ITS_PROCESS
+    if has_begun_again or "succeeded" in (state, *(one.receipt.state for one in traces.hearsay)):
         return True
-    return all(one.as_of < end.seq for one in job.each(facts.Nowhere))
+    if state == "rejected":  # what Celery makes of a retry that the broker does not take
+        return False
+    recalls = [one.seq for one in job.each(facts.Recalled) if one.stage != "asked"]
+    taken_out = min((seq for seq in recalls if seq > end.seq), default=math.inf)
+    return not any(end.seq <= one.as_of < taken_out for one in job.each(facts.Nowhere))
 
 
 def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequence[End]:

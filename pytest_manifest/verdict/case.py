@@ -273,7 +273,8 @@ def restarted_too_often(case: Case) -> Finding | None:
     again = max(turns(traces.starts) - 1, 0) + deaths_survived(traces)
     if not again:
         return None
-    last = max(one.seq for one in (*traces.starts, *traces.handed_on.values()))
+    ends = max((one.seq for one in traces.ends), default=0)
+    last = max(ends, *(one.seq for one in (*traces.starts, *traces.handed_on.values())))
     pids = tuple(one.pid for one in traces.starts if one.pid is not None)
     is_deadly = _is_too_often(case.run.until(last), case.deaths + again)
     return _quarantined(case.deaths + again, pids) if is_deadly else None
@@ -281,12 +282,20 @@ def restarted_too_often(case: Case) -> Finding | None:
 
 def too_deadly(case: Case, crashed: Finding, seq: int) -> Finding:
     """Return the finding on a job that has crashed: it is quarantined where that was too often."""
-    deaths = case.deaths + deaths_survived(case.traces) + 1
+    deaths = case.deaths + deaths_survived(case.traces, but=seq) + 1
     return _quarantined(deaths) if _is_too_often(case.run.until(seq), deaths) else crashed
 
 
-def deaths_survived(traces: Traces) -> int:
-    return sum(one.how == HANDED_ON_AFTER_DEATH for one in traces.handed_on.values())
+def deaths_survived(traces: Traces, *, but: int = 0) -> int:
+    """Count the deaths after which a job went on; ``but``: of which end is not asked."""
+    handed = traces.handed_on
+    killed = {
+        one.execution
+        for one in traces.ends
+        if one.seq != but and one.receipt.state == "crashed" and one.execution in handed
+    }
+    by_worker = {name for name, one in handed.items() if one.how == HANDED_ON_AFTER_DEATH}
+    return len(killed | by_worker)
 
 
 def _quarantined(deaths: int, pids: Sequence[int] = ()) -> Finding:

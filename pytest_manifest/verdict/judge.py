@@ -208,7 +208,7 @@ def judge_descendant(entry: Entry, root: Job, job: JobFacts, run: RunFacts) -> D
     return Descendant(
         job.job,
         found,
-        has_end=bool(traces.ends or own.receipt is not None),
+        has_end=own.receipt is not None or bool(belief.counted_ends(job, traces, case.base)),
         children=max(counts, default=0),
         is_silent=not counts and any(one.state in statuses.OF_ITS_PROCESS for one in receipts),
         has_parts=any(one.how == "canvas" for one in traces.handed_on.values()),
@@ -418,11 +418,12 @@ def _cost(case: Case, own: Own) -> tuple[Decimal, bool]:
     handed = {} if is_forged else traces.handed_on
     tries = {name: one.cost for name, one in handed.items() if one.cost is not None}
     costs = [cost for cost in reported.values() if cost is not None]
-    costs += [cost for name, cost in tries.items() if name not in reported]
+    costs += [cost for name, cost in tries.items() if reported.get(name) is None]
     known = {*reported, *tries}
     again = len(traces.starts) - len({one.execution for one in traces.starts})
     silent = len({one.execution for one in traces.starts} - known) + again - (None in reported)
-    unreported = sum(cost is None for cost in reported.values()) + max(silent, 0)
+    untold = sum(cost is None and name not in tries for name, cost in reported.items())
+    unreported = untold + max(silent, 0)
     if not (reported or traces.starts or tries):
         unreported = int(_may_have_run(case, own))
     return sum(map(exact, costs), unreported * exact(case.entry.cost)), bool(costs)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ MAX_BYTES = 32 * 1024
 MAX_LINE_CHARS = 4 * 1024
 CUT = " [...]"
 REWRITE_BYTES = 8 * MAX_BYTES
+_EXECUTION = "[0-9a-f]" * 16
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_@=+-][A-Za-z0-9_.@=+-]{0,99}")
 
 
@@ -91,6 +93,7 @@ class Spool:
     _size: int = 0
     _room: int = REWRITE_BYTES
     _given_up: bool = False
+    _began: float = field(default_factory=time.time)
 
     def add_line(self, line: str, lines: Lines) -> None:
         """Append a line; rewrite a file that has grown far beyond ``lines`` from them."""
@@ -110,8 +113,11 @@ class Spool:
             self._descriptor = None
             _remove(path)
         if stale:
-            for one in path.parent.glob(f"{escape(_safe(self._task_id))}.*.log"):
-                _remove(one)
+            for one in path.parent.glob(f"{escape(_safe(self._task_id))}.{_EXECUTION}.log"):
+                with contextlib.suppress(OSError):
+                    # What is newer is of one that runs: a retry, say.
+                    if one.stat().st_mtime < self._began:
+                        one.unlink()
 
     def _append(self, *documents: Mapping[str, JsonValue]) -> None:
         if self._given_up:

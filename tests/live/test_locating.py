@@ -285,6 +285,22 @@ def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
         assert list(taken_in(where).values()) == ids_of(sent)
 
 
+def test_a_message_that_was_begun_and_handed_on_does_not_go_back(where: StackAddress) -> None:
+    """Of one that is acknowledged late; the message of its next try goes back."""
+    sent = attempts(entries(1))
+    with publishing(where) as publisher:
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 1)
+        locator = open_locator(publisher, QUEUES, [])
+        orphans = locator.snapshot(ids_of(sent)).unacked
+        assert locator.restore(orphans, {sent[0].task_id: 0}) == []
+        assert list(taken_in(where)) == []
+        publisher.publish(sent, SENT_AT)
+        take(where, publisher, "standard", 1)
+        orphans = locator.snapshot(ids_of(sent)).unacked
+        assert locator.restore(orphans, {"another": 0}) == ids_of(sent)
+
+
 def test_what_a_living_worker_took_since_is_left_alone(where: StackAddress) -> None:
     """A message that was put back keeps its delivery tag; whoever takes it next keeps it."""
     sent = attempts(entries(1))

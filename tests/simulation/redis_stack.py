@@ -18,6 +18,7 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating import redis as locating
 from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.locating.base import DeliveryTags
+from pytest_manifest.broker.locating.worker_replies import NONE_BEGUN
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import connections
@@ -139,9 +140,11 @@ class WatchedLocator(locating.RedisLocator):
         names = ("snapshot", "restore", "discard", "withdraw")
         watched(self, "locator", names, type(self).moment)
 
-    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
+    def restore(
+        self, orphans: Mapping[str, DeliveryTags], begun: Mapping[str, int] = NONE_BEGUN
+    ) -> list[str]:
         self._allowed(orphans)
-        return super().restore(orphans)
+        return super().restore(orphans, begun)
 
     def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         self._allowed(orphans)

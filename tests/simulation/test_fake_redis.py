@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, cast
 from unittest import mock
@@ -158,6 +158,18 @@ def test_what_is_taken_is_kept_until_it_is_acknowledged(place: Place) -> None:
     }
     del taken["tag-1"]
     assert set(place.locator.snapshot([first, second]).unacked) == {first}
+
+
+def test_of_two_messages_of_a_job_that_of_its_next_try_goes_back(place: Place) -> None:
+    """The one that was begun is removed, whichever was taken first."""
+    (one,) = place.send()
+    waiting, taken = Waiting(place.broker, place), Taken(place.broker, place)
+    first = waiting.popleft()
+    taken["tag-2"], taken["tag-1"] = first, replace(first, retries=1)
+    orphans = place.locator.snapshot([one.task_id]).unacked
+    assert place.locator.restore(orphans, {one.task_id: 0}) == [one.task_id]
+    assert not taken
+    assert [(again.task_id, again.retries) for again in waiting] == [(one.task_id, 1)]
 
 
 @pytest.mark.parametrize("by", ["kombu", "the world"])

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating.base import BrokerSnapshot
+from pytest_manifest.broker.locating.worker_replies import NONE_BEGUN
 from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.errors import StackError
@@ -123,10 +124,14 @@ class FakeLocator:
             found[message.task_id] = found.get(message.task_id, frozenset()) | {tag}
         return found
 
-    def restore(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
+    def restore(
+        self, orphans: Mapping[str, Collection[str]], begun: Mapping[str, int] = NONE_BEGUN
+    ) -> list[str]:
         done = []
         for task_id, tag, message in self._orphans(orphans):
             del self.world.unacked[tag]
+            if message.retries <= begun.get(task_id, -1):
+                continue
             if task_id not in done:
                 done.append(task_id)
                 self.world.queue.appendleft(replace(message, redelivered=True))

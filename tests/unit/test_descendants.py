@@ -12,7 +12,7 @@ import pytest
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.reporting.descendants import unknown
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import Job, Spawn
+from pytest_manifest.schema.facts import FactSource, HandedOn, Job, Spawn
 from pytest_manifest.schema.fields import Source
 from pytest_manifest.verdict.explanation import counts_text, ends_text, failed_of, number_of
 from pytest_manifest.verdict.messages import AsExpected
@@ -478,3 +478,14 @@ def test_a_job_that_was_handed_on_failed_for_one_of_its_parts() -> None:
     assert by_part(entry(), lost, tree({"passed": 1})) is lost
     for doubt in ("unknown", "pending"):
         assert by_part(entry(), lost, tree({doubt: 1})) is lost
+
+
+def test_the_end_of_a_try_is_no_end_of_what_a_resume_awaits(trees: Trees) -> None:
+    """It was handed on, and its process killed: the next try is still to come."""
+    root = trees.entry("a")
+    trees.child(root, "ended", kind="crashed", received={"state": "crashed"}, execution="x")
+    trees.child(root, "tried", kind=None, received={"state": "crashed"}, execution="y")
+    by = FactSource.WORKER
+    tried = HandedOn(seq=0, at=MOMENT, source=by, job="tried", execution="y", how="retry")
+    trees.ledger.events.add([tried])
+    assert [one.task_id for one in trees.ledger.descendants.without_end(root)] == ["tried"]

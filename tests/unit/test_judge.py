@@ -465,7 +465,59 @@ D = [
             ("pending", "problem"),
             is_final=False,
         )
-        for state in ("crashed", "timed_out", "failed", "rejected")
+        for state in ("crashed", "timed_out", "failed")
+    ),
+    Row(
+        "D3: the broker did not take the message by which it would have gone on",
+        [sent(), started(), handed_on(), ended("rejected")],
+        ("rejected", "rejected_after_start"),
+    ),
+    Row(
+        "D3: killed after it had sent itself again, which an operator has taken out",
+        [
+            *(sent(), started(), handed_on(), ended("crashed", cpu=None, pid=11)),
+            *(recalled("operator", "heard"), taken_up("resume"), nowhere()),
+        ],
+        ("lost", "lost_between"),
+    ),
+    Row(
+        "D3: killed after it was handed on to several, the last of which runs",
+        [
+            *(sent(), started(), handed_on("canvas"), started("x2", hop=1, pid=12)),
+            ended("crashed", cpu=None, pid=11),
+        ],
+        ("pending", "problem"),
+        is_final=False,
+    ),
+    Row(
+        "D3: killed after it was handed on to several, none of which is known to run",
+        [sent(), started(), handed_on("canvas"), ended("crashed", cpu=None, pid=11)],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: what the store alone has of a later end is no copy of an earlier one's",
+        [
+            *(sent(), started(), handed_on()),
+            ended("crashed", cpu=None, pid=11, finished_at=BEGAN + timedelta(seconds=10)),
+            *(stored(finished_at=BEGAN + timedelta(seconds=4)), nowhere()),
+        ],
+        PASSED,
+    ),
+    Row(
+        "D3: three deaths, each after it had sent itself again",
+        [
+            sent(),
+            *(
+                step
+                for number in range(3)
+                for step in (
+                    started(f"x{number}", retries=number, pid=20 + number),
+                    handed_on(execution=f"x{number}"),
+                    ended("crashed", f"x{number}", retries=number, cpu=None, pid=20 + number),
+                )
+            ),
+        ],
+        ("quarantined", "kills_workers"),
     ),
     Row(
         "D3: killed after it had sent itself again: the last of its runs decides",

@@ -415,6 +415,17 @@ COSTS: list[tuple[str, list[Step], str]] = [
         ],
         "4",
     ),
+    (
+        "a try that reports, of a process killed after it",
+        [
+            *(sent(), started(), handed_on(cost=0.5), ended("crashed", cpu=None, pid=11)),
+            *(
+                started("x2", retries=1),
+                ended("succeeded", "x2", retries=1, evidence={"cost": 0.25}),
+            ),
+        ],
+        "0.75",
+    ),
     ("a try of two records", [sent(), started(), handed_on(cost=2.5), handed_on(cost=0.5)], "0.5"),
     (
         "a try of two records, one without",

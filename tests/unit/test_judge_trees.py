@@ -157,6 +157,12 @@ def test_each_end_is_an_end(state: str) -> None:
     assert status(steps if state in ("revoked", "expired", "rejected") else begun) == "passed"
 
 
+def test_the_end_of_a_try_is_no_end_of_a_descendant() -> None:
+    """Its next try is still to come as its time is over: where ends are expected, it has none."""
+    tried = several(spawned("c"), started("y"), handed_on("retry", "y"))
+    assert status(tried, ended("crashed", "y", cpu=None), time_over("deadline")) == "timed_out"
+
+
 def test_what_is_known_of_a_tree_changes_with_what_is_added() -> None:
     """A descendant is judged again and again, and counted once."""
     world = play([sent(), started(), announced("k", number=2), spawned("c", fulfils="k")])

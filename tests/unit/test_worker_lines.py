@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -133,11 +134,16 @@ def test_an_execution_that_its_pool_has_given_to_a_second_process(spool: Path) -
 
 
 def test_what_a_dead_worker_left_goes_with_the_execution_that_follows(spool: Path) -> None:
-    """A message that comes again has files of other executions removed, of its own task alone."""
-    Spool("task", "first").add_line("old", Lines())
-    Spool("tasks", "first").add_line("another's", Lines())
-    Spool("task", "second").close(stale=True)
-    assert list(spool.iterdir()) == [spool_path("tasks", "first")]
+    """A message that comes again has files of other executions removed: older ones of its task."""
+    first, second, third = (letter * 16 for letter in "abc")
+    Spool("task", first).add_line("old", Lines())
+    os.utime(spool_path("task", first), (0, 0))
+    Spool("task.more", first).add_line("another's", Lines())
+    os.utime(spool_path("task.more", first), (0, 0))
+    redelivered = Spool("task", second)
+    Spool("task", third).add_line("its retry, which runs", Lines())
+    redelivered.close(stale=True)
+    assert {*spool.iterdir()} == {spool_path("task", third), spool_path("task.more", first)}
 
 
 def test_line_cut_by_the_kill_is_passed_over(spool: Path) -> None:

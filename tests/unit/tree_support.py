@@ -47,6 +47,7 @@ class Trees:
         *,
         kind: str | None = "passed",
         received: Mapping[str, Any] | None = None,
+        execution: str | None = None,
     ) -> Descendant:
         """A descendant, with its verdict; ``received``: fields of its receipt, None: no receipt."""
         entry = root.removeprefix("t-")
@@ -57,7 +58,8 @@ class Trees:
         if kind is not None:
             self.ledger.descendants.end({task_id: verdict(entry, kind)})
         if received is not None:
-            add_receipts(self.ledger, [(task_id, None, descendant_receipt(one, entry, received))])
+            receipts = [(task_id, execution, descendant_receipt(one, entry, received))]
+            add_receipts(self.ledger, receipts)
         return one
 
     def verdict(self, entry: str) -> Verdict:

@@ -21,6 +21,7 @@ from redis import Redis, ResponseError
 
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.locating.worker_replies import (
+    NONE_BEGUN,
     WorkerLocator,
     bounded,
     may_be_alive,
@@ -153,11 +154,15 @@ class RedisLocator(WorkerLocator):
         with self._broker() as broker:
             return broker.unacked()
 
-    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
+    def restore(
+        self, orphans: Mapping[str, DeliveryTags], begun: Mapping[str, int] = NONE_BEGUN
+    ) -> list[str]:
         """Put back what is still there under these tags; see :class:`WorkerLocator`."""
-        return self._each(
-            orphans, _RedisBroker.restore_one, "a worker had {}; it is back in its queue"
-        )
+
+        def act(broker: _RedisBroker, task_id: str, takings: DeliveryTags) -> bool:
+            return broker.restore_one(task_id, takings, begun.get(task_id))
+
+        return self._each(orphans, act, "a worker had {}; it is back in its queue")
 
     def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Remove what is still there under these tags; see :class:`WorkerLocator`."""
@@ -253,12 +258,17 @@ class _RedisBroker:
                 found[task_id] = found.get(task_id, DeliveryTags()) | {taking}
         return found
 
-    def restore_one(self, task_id: str, takings: DeliveryTags) -> bool:
+    def restore_one(self, task_id: str, takings: DeliveryTags, begun: int | None) -> bool:
         """Put the message back, to be taken next; whether this was done now, and by us.
 
-        Each taking is a copy of it: only the first goes back, so that it runs once.
+        Each taking is a copy of it: only the first goes back, so that it runs once. Not what has
+        ``begun`` before.
         """
-        first, *copies = sorted(takings)
+        done = frozenset(one for one in takings if self._has_begun(one, task_id, begun))
+        self.discard_all(task_id, done)
+        if done == takings:
+            return False
+        first, *copies = sorted(takings - done)
         tag = _tag_of(first)
         raw = self._message(first, task_id)
         if raw is None:
@@ -275,6 +285,12 @@ class _RedisBroker:
         if guarded.done:
             self.discard_all(task_id, frozenset(copies))
         return guarded.done
+
+    def _has_begun(self, taking: str, task_id: str, begun: int | None) -> bool:
+        message = None if begun is None else unacked_message(self._message(taking, task_id))
+        headers = message.get("headers") if isinstance(message, dict) else None
+        retries = headers.get("retries") if isinstance(headers, dict) else None
+        return isinstance(retries, int) and begun is not None and retries <= begun
 
     def discard_all(self, task_id: str, takings: DeliveryTags) -> bool:
         """Remove the message and its copies; whether any was there."""

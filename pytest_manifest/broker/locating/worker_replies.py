@@ -72,6 +72,7 @@ class WorkerPoller:
         )
 
 
+NONE_BEGUN: Final[Mapping[str, int]] = {}
 ASKING: Final = "the workers at {} cannot be asked"
 
 
@@ -180,15 +181,23 @@ class WorkerLocator:
         """
         return {}
 
-    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
+    def restore(
+        self,
+        orphans: Mapping[str, DeliveryTags],  # noqa: ARG002
+        begun: Mapping[str, int] = NONE_BEGUN,  # noqa: ARG002
+    ) -> list[str]:
         """Put orphans (task id -> tags) back into their queue; returns the task ids that are.
 
         What has gone meanwhile is left alone, so to do it twice, or in two processes, is safe.
-        ``discard`` removes them for good, so that no worker runs them.
+        ``begun``: up to which retry a job has begun, and was handed on: a message of that, which
+        its worker had not acknowledged, is removed.
         """
         return []
 
-    discard = restore
+    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
+        """Remove orphans for good, so that no worker runs them; returns the task ids that were
+        there."""
+        return []
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:  # noqa: ARG002
         """Remove what waits in a queue, so that no worker gets it; returns the task ids removed.
