@@ -248,8 +248,10 @@ class Pressure:
     def held_by(self) -> str:
         """Return what holds all sending back at this moment; "" where nothing does."""
         held = {why: detail for (why, key), (_, detail) in self._held.items() if not key}
-        said = f"manifest_health says {held['health']}" if self._health.word == "stop" else ""
-        return said or held.get("queue", "")
+        # Where nothing is left to be sent it says so still, and holds nothing.
+        if self._health.word == "stop" and (said := held.get("health")):
+            return f"manifest_health says {said}"
+        return held.get("queue", "")
 
     @property
     def rated_keys(self) -> frozenset[str]:
