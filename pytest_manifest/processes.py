@@ -171,6 +171,12 @@ def _started(pid: int) -> int | None:
     return int(status[19]) if status else None
 
 
+def parent_of(pid: int) -> int | None:
+    """Return the pid of a process's parent; None where it is not shown."""
+    status = _status(pid)
+    return int(status[1]) if status else None
+
+
 def _has_members(group: int) -> bool:
     """Return whether a process of a group still runs, or may: zombies do not."""
     try:

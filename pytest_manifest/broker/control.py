@@ -59,6 +59,8 @@ class Control:
         self._address = address
         self._transport = transport_of(address.broker_url)
         self._connection: Connection | None = None
+        self._twice: set[str] = set()
+        """Nodes of which several have answered one question."""
 
     def call(
         self,
@@ -85,7 +87,8 @@ class Control:
             for ticket, method in tickets.items():
                 publish_command(mailbox, channel, method, questions[method], ticket, to=to)
             enough = _until_all_answered(_nodes(mailbox, channel), enough)
-            return _collect(replies, tickets, timeout, enough, formats_of_answers(mailbox))
+            accepted = formats_of_answers(mailbox)
+            return _collect(replies, tickets, timeout, enough, accepted, twice=self._twice)
 
     @contextmanager
     def _mailbox(self) -> Iterator[tuple[Mailbox | None, Channel]]:
@@ -189,10 +192,11 @@ class Control:
     def namesakes(self, nodes: Collection[str]) -> list[str]:
         """List the nodes of which two at least have the same name; none where all differ.
 
-        RabbitMQ lets no second one of a name start; of other brokers nothing is known.
+        RabbitMQ lets no second one of a name start; of other brokers nothing is known. Who was
+        killed has its name among those that are known, and is not connected.
         """
-        if not self._transport.knows_listeners:
-            return []
+        if not self._transport.knows_listeners or self._twice:
+            return sorted(self._twice)
         known = self.listeners() | set(nodes)
         return sorted(known) if (self.count_connected() or 0) > len(known) else []
 
@@ -232,8 +236,12 @@ def _collect(
     accepted: Container[str] | None = None,
     *,
     is_read: bool = True,
+    twice: set[str] | None = None,
 ) -> Answers:
-    """Collect replies by what ``tickets`` has of them, or only count them where none is read."""
+    """Collect replies by what ``tickets`` has of them, or only count them where none is read.
+
+    Adds the nodes that have answered one question more than once to ``twice``.
+    """
     answers: Answers = {method: {} for method in tickets.values()}
     last = time.monotonic()
     deadline, pause = last + timeout, FIRST_POLL
@@ -243,7 +251,10 @@ def _collect(
         now = time.monotonic()
         if message is not None and (method := tickets.get(message.headers.get("ticket"))):
             unread = {str(len(answers[method])): None}
-            answers[method].update(message.payload if is_read else unread)
+            said = message.payload if is_read else unread
+            if twice is not None:
+                twice |= said.keys() & answers[method].keys()
+            answers[method].update(said)
             last, pause = now, FIRST_POLL
         if enough(answers, now - last) or now >= deadline:
             return answers

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.run_report import ReportedRun, RunReport
+from pytest_manifest.schema.statuses import BAD, outcome_of
 from pytest_manifest.text import listed, plural
 
 if TYPE_CHECKING:
@@ -154,7 +155,10 @@ def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[s
         )
         unsafe = resume.replace("--manifest-resume", "--manifest-resume=unsafe")
         yield f"  to run them again: {command} {unsafe}"
-        if is_whole:
+        # Tests that are skipped, as of what was taken back, are none that failed last.
+        with run.read() as ledger:
+            statuses = ledger.verdicts.statuses()
+        if is_whole and all(outcome_of(statuses.get(one)) in BAD for one in left):
             yield f"  or as a new run: {command} --lf"
 
 

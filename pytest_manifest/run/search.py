@@ -33,6 +33,7 @@ from pytest_manifest.processes import (
     ProcessIdentity,
     has_ended,
     means_the_same_here,
+    parent_of,
     parse_identity,
 )
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, StrandedJobs
@@ -161,6 +162,20 @@ class Departures:
         if heard is None or since is None or facts.pool not in DROPS_ITS_JOBS:
             return False
         return since - heard <= HEARD_WITHIN and now - since >= LEFT_FOR
+
+    def has_another(self, node: str | None, pid: int) -> bool:
+        """Return whether the worker that has this name now is not the one that runs this process.
+
+        One that ends when its jobs have is often replaced before that, under its name.
+        """
+        try:
+            present = self._ask().get(node or "")
+        except StackError:
+            return False
+        process = None if present is None else present.process
+        if process is None or not process.is_here:
+            return False
+        return process.pid not in (pid, parent_of(pid))
 
     def still_leaving(self, now: float) -> float | None:
         """Return the seconds until the next worker has been away for long enough, None: none is."""
@@ -349,10 +364,13 @@ class JobSearch:
         located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
         to_come = self._to_come(located.missing, first, second)
+        outlived = self._outlived(located.missing | frozenset(located.unacked_by_dead))
+        held = {i: tags for i, tags in located.unacked_by_dead.items() if i not in outlived}
         located = replace(
             located,
-            missing=located.missing - to_come,
-            unknown=located.unknown | elsewhere | to_come,
+            missing=located.missing - to_come - outlived,
+            unacked_by_dead=held,
+            unknown=located.unknown | elsewhere | to_come | outlived,
         )
         if first.answered and second.answered:
             return located
@@ -360,6 +378,19 @@ class JobSearch:
         silent = located.missing | frozenset(located.unacked_by_dead)
         return replace(
             located, missing=frozenset(), unacked_by_dead={}, unknown=located.unknown | silent
+        )
+
+    def _outlived(self, task_ids: Iterable[str]) -> frozenset[str]:
+        """Return those that run on in a worker whose name another one has by now."""
+        jobs = (self._pending.by_task_id[one] for one in task_ids)
+        return frozenset(
+            job.task_id
+            for job in jobs
+            if job.is_running
+            and is_alive(job)
+            and job.start is not None
+            and job.start.pid is not None
+            and self.departures.has_another(job.start.worker, job.start.pid)
         )
 
     def _to_come(

@@ -9,6 +9,8 @@ import signal
 import pytest
 import redis
 
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema.facts import HandedOn
 from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
@@ -50,6 +52,39 @@ def test_a_resume_of_one_that_failed_names_a_new_run(project: Project) -> None:
     again.stdout.fnmatch_lines(["  or as a new run: pytest --manifest=m.jsonl --lf *"])
     project.run("--manifest=m.jsonl", MEMORY, "--lf").assert_outcomes(failed=1)
     assert project.ran() == {"f": 2, "a": 1}
+
+
+LATER = """
+
+@app.task(name="jobs.later", bind=True)
+def later(self, key):
+    count(key)
+    raise self.retry(countdown=600)
+"""
+
+
+@pytest.mark.live
+def test_what_was_taken_back_between_tries_is_not_offered_by_last_failed(project: Project) -> None:
+    """Its test was skipped, so pytest has no failed one: the command would run all again."""
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", jobs + LATER)
+    project.manifest("m.jsonl", [{"id": "p", "task": "jobs.later", "args": ["p"]}])
+    with pytest_beside(project, "--manifest=m.jsonl") as session:
+        eventually(lambda: project.ran() == {"p": 1}, within=60, what="its first try")
+        eventually(lambda: "retry" in tried(project), within=30, what="it was handed on")
+        session.send_signal(signal.SIGINT)
+        session.communicate(timeout=60)
+    assert project.verdicts() == {"p": "withdrawn"}
+    again = project.run("--manifest=m.jsonl", "--manifest-resume")
+    again.stdout.fnmatch_lines(["*a resume sends nothing: 'p' may have run *"])
+    assert "--lf" not in again.stdout.str()
+
+
+def tried(project: Project) -> list[str]:
+    """How executions of the newest run have handed their jobs on."""
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        [one] = ledger.jobs.of_entry("p")
+        return [fact.how for fact in one.own.each(HandedOn)]
 
 
 def test_why_calls_pytest_as_the_run_was_called(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -114,9 +115,18 @@ def test_each_fault_of_a_stack_is_found(project: Project, broker: str) -> None:
 
 
 @pytest.mark.live
-def test_workers_that_share_a_name_are_refused(project: Project, broker: str) -> None:
-    """Beside a second one with its own name nothing is said; with one name nothing is sent."""
+@pytest.mark.parametrize("leaves_a_name", [False, True])
+def test_workers_that_share_a_name_are_refused(
+    project: Project, broker: str, *, leaves_a_name: bool
+) -> None:
+    """Beside a second one with its own name nothing is said; with one name nothing is sent.
+
+    Also where the broker keeps the name of one that was killed.
+    """
     at = f"--manifest-broker={broker}"
+    if leaves_a_name:
+        with worker(project, broker, name="killed") as killed:
+            os.killpg(killed.pid, signal.SIGKILL)
     project.doubles(count=2)
     with worker(project, broker):
         with worker(project, broker, name="second"):
