@@ -163,19 +163,21 @@ class Departures:
             return False
         return since - heard <= HEARD_WITHIN and now - since >= LEFT_FOR
 
-    def has_another(self, node: str | None, pid: int) -> bool:
-        """Return whether the worker that has this name now is not the one that runs this process.
-
-        One that ends when its jobs have is often replaced before that, under its name.
-        """
+    def outlived(self, running: Mapping[str, Started]) -> frozenset[str]:
+        """Return which of these jobs, whose processes live, are not of the workers that have the
+        names of theirs now: who ends when its jobs have is often replaced before that."""
         try:
-            present = self._ask().get(node or "")
+            present = self._ask() if running else {}
         except StackError:
-            return False
-        process = None if present is None else present.process
-        if process is None or not process.is_here:
-            return False
-        return process.pid not in (pid, parent_of(pid))
+            return frozenset()
+        found = set[str]()
+        for task_id, start in running.items():
+            facts = present.get(start.worker or "")
+            process = None if facts is None else facts.process
+            if process is not None and process.is_here and start.pid is not None:
+                is_its_own = process.pid in (start.pid, parent_of(start.pid))
+                found |= set() if is_its_own else {task_id}
+        return frozenset(found)
 
     def still_leaving(self, now: float) -> float | None:
         """Return the seconds until the next worker has been away for long enough, None: none is."""
@@ -364,7 +366,8 @@ class JobSearch:
         located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
         to_come = self._to_come(located.missing, first, second)
-        outlived = self._outlived(located.missing | frozenset(located.unacked_by_dead))
+        lost = located.missing | frozenset(located.unacked_by_dead)
+        outlived = self.departures.outlived(self._living(lost))
         held = {i: tags for i, tags in located.unacked_by_dead.items() if i not in outlived}
         located = replace(
             located,
@@ -380,18 +383,14 @@ class JobSearch:
             located, missing=frozenset(), unacked_by_dead={}, unknown=located.unknown | silent
         )
 
-    def _outlived(self, task_ids: Iterable[str]) -> frozenset[str]:
-        """Return those that run on in a worker whose name another one has by now."""
+    def _living(self, task_ids: Iterable[str]) -> dict[str, Started]:
+        """Map those of these whose process lives, as far as that is known -> their start."""
         jobs = (self._pending.by_task_id[one] for one in task_ids)
-        return frozenset(
-            job.task_id
+        return {
+            job.task_id: job.start
             for job in jobs
-            if job.is_running
-            and is_alive(job)
-            and job.start is not None
-            and job.start.pid is not None
-            and self.departures.has_another(job.start.worker, job.start.pid)
-        )
+            if job.start is not None and job.is_running and is_alive(job)
+        }
 
     def _to_come(
         self, missing: Iterable[str], first: BrokerSnapshot, second: BrokerSnapshot

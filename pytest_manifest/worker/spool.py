@@ -107,6 +107,8 @@ class Spool:
 
     def close(self, *, stale: bool = False) -> None:
         """Remove the file. ``stale``: a worker that died may have left one of another execution."""
+        if self._descriptor is None and not stale:
+            return
         path = spool_path(self._task_id, self._execution)
         if self._descriptor is not None:
             os.close(self._descriptor)
