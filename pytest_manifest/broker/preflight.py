@@ -9,7 +9,7 @@ it is asked; but its broker knows that it is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -137,7 +137,7 @@ def preflight(
     )
 
 
-def add_consumers(publisher: Publisher, queues: list[str]) -> None:
+def add_consumers(publisher: Publisher, queues: Iterable[str]) -> None:
     """Have every worker consume these queues as well; those that do already are not disturbed."""
     for name in queues:
         queue = publisher.app.amqp.queues[name]

@@ -317,20 +317,28 @@ def plan_options(given: Sequence[Given]) -> Mapping[str, str]:
     return found
 
 
+_OF_CONFTESTS: Final = ("--confcutdir", "--import-mode")
+
+
 def settings_arguments(config: pytest.Config) -> tuple[str, ...]:
     """Return the arguments by which a command line has its settings of pytest, without passwords.
 
     A command that goes on with a run needs them all: ``-o manifest_dir=`` says where the run is,
-    and ``-p`` which plugins the app is imported beside. How strict pytest is with a project is no
-    part of that, and most projects' ``addopts`` say it.
+    ``-p`` and ``--noconftest`` what the app is imported beside. How strict pytest is with a project
+    is no part of that, and most projects' ``addopts`` say it.
     """
     given = config.option
     own = ["-c", str(given.inifilename)] if given.inifilename else []
     own += ["--rootdir", str(given.rootdir)] if given.rootdir else []
     words = iter(config.invocation_params.args)
     for one in words:  # as pytest itself reads them; those of ``addopts`` are there again
+        name, equals, _ = one.partition("=")
         if one.startswith("-p"):
             own += ["-p", one[2:] or next(words, "")]
+        elif one == "--noconftest" or (name in _OF_CONFTESTS and equals):
+            own.append(one)
+        elif name in _OF_CONFTESTS:
+            own.append(f"{name}={next(words, '')}")
     pairs = (one.partition("=") for one in given.override_ini or ())
     shown = (
         ("-o", f"{name}{equals}{_without_password(value)}")

@@ -166,8 +166,8 @@ class HandedOnRecord:
 
     ``how``: "retry"; "lost", a retry that its worker sends as its process has died; "task", one
     that has the job's own task id; "canvas", several, of which only the last one has. ``next_at``
-    is when the next try is due; ``cost`` is what this execution has reported of its own.
-    ``unsent`` and ``elsewhere`` as in FinishedRecord.
+    is when the next try is due, ``queue`` where its message is sent to; ``cost`` is what this
+    execution has reported of its own. ``unsent`` and ``elsewhere`` as in FinishedRecord.
     """
 
     task_id: fields.Text
@@ -178,6 +178,7 @@ class HandedOnRecord:
     unsent: Texts = ()
     elsewhere: TextsByName = field(default_factory=dict)
     cost: MaybeAmount = None
+    queue: MaybeText = None
 
 
 @dataclass(frozen=True, slots=True)

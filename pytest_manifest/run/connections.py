@@ -116,7 +116,6 @@ class WorkerDeaths(Part):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._queues = list(self._context.added_queues)
         self._seen = 0
         self._fresh: Sequence[WorkerLoss] = ()
         self._idle_deaths: Counter[str] = Counter()
@@ -138,7 +137,7 @@ class WorkerDeaths(Part):
             self._count(loss)
         losses = self._signals.lost_workers()
         self._fresh, self._seen = losses[self._seen :], len(losses)
-        if self._fresh and self._queues:
+        if self._fresh and self._context.added_queues:
             self._due = deque(now + after for after in AFTER_LOSS[1:])
         while self._due and self._due[0] <= now:
             self._due.popleft()
@@ -162,7 +161,7 @@ class WorkerDeaths(Part):
         if self._publisher is None:
             return
         try:
-            add_consumers(self._publisher, self._queues)
+            add_consumers(self._publisher, self._context.added_queues)
         except Exception as error:  # the broker may be away: there is a next time
             logger.warning("a new worker was not informed of its queues: {}", error)
 
@@ -407,6 +406,8 @@ class EngineContext:
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
         self.clock = fact_log.ClockWatch(self.ledger)
         self._noted_delays: set[str] = set()
+        for name in sorted(self.pending.queues()):
+            self.search_queue(name)
 
     def _longest_queue(self) -> tuple[str, int]:
         """Return the longest of the run's queues and its messages. Raises StackError."""
@@ -422,11 +423,13 @@ class EngineContext:
             self._check_delay(f"task {short(one.task)}, which a job started", one.delay)
 
     def check_retry(self, end: HandedOn) -> None:
-        """Take note of a job that waits for its next try."""
-        if end.next_at is None or end.ended_at is None:
-            return
+        """Take note of a job that waits for its next try: its queue, and its countdown or ETA."""
         job = self.pending.by_task_id.get(end.job)
-        if job is not None:
+        if job is None:
+            return
+        if end.queue is not None:
+            self.search_queue(end.queue)
+        if end.next_at is not None and end.ended_at is not None:
             delay = (end.next_at - end.ended_at).total_seconds()
             self._check_delay(f"the next try of task {job.entry.task!r}", delay)
 
@@ -462,6 +465,7 @@ class EngineContext:
         publisher = self.publisher
         if publisher is None or not self.is_private:
             return
+        self.added_queues = [*self.added_queues, name]
         try:
             add_consumers(publisher, [name])
         except Exception as error:  # of a transport; a worker that starts later is told again

@@ -234,6 +234,11 @@ class PendingAttempts:
         """Return whether something is awaited of this attempt: of its job, or of descendants."""
         return task_id in self.by_task_id or task_id in self.held
 
+    def queues(self) -> set[str]:
+        """Return the queues that workers have sent these to, as far as they have reported that."""
+        known = (job.between or job.child for job in self.by_task_id.values())
+        return {one.queue for one in known if one is not None and one.queue is not None}
+
     def entries(self) -> list[Entry]:
         return [job.entry for job in self.by_task_id.values()]
 

@@ -10,15 +10,16 @@ from typing import Final, Literal, TypeAlias
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.resume_rules import NOT_SENT
-from pytest_manifest.schema.facts import Started
+from pytest_manifest.schema.facts import HandedOn, Started
 from pytest_manifest.schema.statuses import GIVEN_UP, OPEN
+from pytest_manifest.verdict.belief import start_order
 from pytest_manifest.verdict.judge import Judgement
 from pytest_manifest.verdict.judging import Judging
 
 Place: TypeAlias = Literal["unsent", "waiting", "running", "ended", "dropped", "absent"]
-"""unsent: no message of it has left; waiting: for a worker; running: a worker has begun it; ended:
-it has a verdict that is final; dropped: an operator has cancelled it; absent: it is not in the
-run."""
+"""unsent: no message of it has left; waiting: for a worker, maybe between two tries; running: a
+worker has begun it; ended: it has a verdict that is final; dropped: an operator has cancelled it;
+absent: it is not in the run."""
 GOING_ON: Final[frozenset[Place]] = frozenset({"unsent", "waiting", "running"})
 
 
@@ -28,6 +29,8 @@ def places(ledger: Ledger, entries: Sequence[str]) -> dict[str, Place]:
     statuses = {name: one.status for name, one in ledger.verdicts.reasons(entries).items()}
     newest = {row.entry: row for row in ledger.attempts.of_entries(entries)}
     starts = ledger.events.each(Started, [row.task_id for row in newest.values()])
+    retried = ledger.events.each(HandedOn, list(starts))
+    running = {i for i, some in starts.items() if not _is_retried(some, retried.get(i, ()))}
     for name, row in newest.items():
         status = statuses.get(name)
         if status is not None and status not in OPEN:
@@ -35,8 +38,14 @@ def places(ledger: Ledger, entries: Sequence[str]) -> dict[str, Place]:
         elif row.state in NOT_SENT:
             found[name] = "unsent"
         else:
-            found[name] = "running" if row.task_id in starts else "waiting"
+            found[name] = "running" if row.task_id in running else "waiting"
     return found
+
+
+def _is_retried(starts: Iterable[Started], handed_on: Iterable[HandedOn]) -> bool:
+    """Return whether the newest of a job's executions has ended, and its next try waits."""
+    last = max(starts, key=start_order)
+    return any(one.execution == last.execution and one.how != "canvas" for one in handed_on)
 
 
 @dataclass(frozen=True)

@@ -345,6 +345,7 @@ class HandedOn(JobFact, kind=Kind.HANDED_ON):
     ended_at: datetime | None = None
     next_at: datetime | None = None
     cost: float | None = None
+    queue: str | None = None
 
 
 @named_value

@@ -207,8 +207,10 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
     if recalls and entry.expect.state == "revoked":
         return Finding("revoked", problems.RecalledByRun())  # E1
     if any(one.why == "operator" for one in recalls):
-        if case.traces.starts:
+        if case.traces.running is not None:
             return Finding("cancelled", problems.CancelledWhileRunning())
+        if case.traces.starts:
+            return Finding("cancelled", problems.CancelledBetweenTries())
         return Finding("cancelled", problems.CancelledBeforeStart())
     if any(one.why == "max_failed" for one in recalls):
         return Finding("revoked", problems.RecalledByLimit())

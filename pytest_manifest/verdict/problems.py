@@ -109,7 +109,6 @@ class NeverSent(Unsent):
 
 # Time is over, or the run
 
-
 _HOLDER: Final = (
     "[; {holder} had taken it and answers no more: --manifest-resume --manifest-repair helps]"
 )
@@ -231,6 +230,7 @@ class StoppedBeforeStart(Problem):
 
 class StoppedBetweenTries(Problem):
     says = "the run was stopped after a try of it, while it waited for the next one"
+    then = RESEND
 
 
 class CancelledBeforeStart(Problem):

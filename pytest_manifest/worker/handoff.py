@@ -25,7 +25,7 @@ from pytest_manifest.compat.celery import before_replacing, first_messages
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp
-from pytest_manifest.worker.children import Children, Document
+from pytest_manifest.worker.children import Children, Document, Message
 from pytest_manifest.worker.job import Delivery, Execution, current_execution
 from pytest_manifest.worker.receipt import describe, handed_on_record
 
@@ -92,22 +92,30 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
         logger.warning("the {} of {} was not recorded: {}", what, task_id, error)
 
 
-def record_handoff(execution: Execution, how: str, next_at: str | None = None) -> None:
-    """Record that this execution is not its job's last, before the next message is sent."""
+def record_handoff(execution: Execution, how: str, message: Message | None = None) -> None:
+    """Record that this execution is not its job's last, before the next message is sent.
+
+    ``message``: that message, None where the job is split.
+    """
     execution.replaced = True
-    more: Document = {}
+    more = next_message(message)
     if execution.children is not None:
         execution.children.replaces = how == "canvas"
         execution.children.tell_again()
         app, request = (getattr(current_task, name, None) for name in ("app", "request"))
         note_elsewhere(execution.children, app, request)
         told = execution.children.at_end()
-        more = {name: told[name] for name in ("unsent", "elsewhere") if name in told}
+        more |= {name: told[name] for name in ("unsent", "elsewhere") if name in told}
     evidence = execution.all_evidence()
     if "cost" in evidence:  # the receipt of the job's end has that of its last execution
         more["cost"] = evidence["cost"]
-    record = handed_on_record(execution.delivery, how, next_at, more)
-    announce(execution, record, "handing on")
+    announce(execution, handed_on_record(execution.delivery, how, more), "handing on")
+
+
+def next_message(message: Message | None) -> Document:
+    """Return what the record of an execution says of the message by which its job goes on."""
+    said: Document = {} if message is None else {"next_at": message.due, "queue": message.queue}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:

@@ -200,12 +200,10 @@ def origin(delivery: job.Delivery) -> Document:
     return {"root": delivery.root, "parent": delivery.parent}
 
 
-def handed_on_record(
-    delivery: job.Delivery, how: str, next_at: str | None = None, more: Document | None = None
-) -> bytes:
+def handed_on_record(delivery: job.Delivery, how: str, more: Document | None = None) -> bytes:
     """Return the record of an execution whose job goes on; see ``HandedOnRecord``.
 
-    ``more``: what it says of the tasks that it has started, and of its cost.
+    ``more``: what it says of its next message, of the tasks that it has started, and of its cost.
     """
     return encode_signed(
         {
@@ -213,7 +211,7 @@ def handed_on_record(
             **job.fields_of(delivery, *job.OF_JOB),
             "how": how,
             "ended_at": wire.timestamp(datetime.now(timezone.utc)),
-            "next_at": next_at,
+            "next_at": None,
             **(more or {}),
         }
     )

@@ -47,7 +47,7 @@ from pytest_manifest.schema.wire import told_digest
 from pytest_manifest.worker import announcements, backends, handoff, job, receipt
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
-from pytest_manifest.worker.children import Document
+from pytest_manifest.worker.children import Document, Message
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -110,11 +110,13 @@ def _name(receiver: object) -> str:
 LOST: Final = "the process that ran it died"
 
 
-def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, object]) -> bool:
+def record_lost_try(
+    fields: Mapping[str, Any], headers: MutableMapping[str, object], message: Callable[[], Message]
+) -> bool:
     """Record that a worker's main process sends a job again whose process has died.
 
-    ``fields``: of the message that is about to be sent. Returns whether it is such a one: Celery
-    5.7 has ``retry_on_worker_lost`` for that.
+    ``fields``: of the message that is about to be sent, which ``message`` reads. Returns whether it
+    is such a one: Celery 5.7 has ``retry_on_worker_lost`` for that.
     """
     task_id, retries = fields.get("id"), fields.get("retries")
     for _, request in receipt.taken_requests():
@@ -128,8 +130,8 @@ def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, obje
         error: Document = {"type": "WorkerLostError", "message": LOST, "traceback": None}
         headers[wire.HEADER_RETRIED] = handoff.retries_with(delivery, started, error)
         headers.update(handoff.job_headers(delivery, delivery.hop))
-        due = handoff.due_time(fields.get("eta"))
-        record = receipt.handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
+        how, more = stream_records.HANDED_ON_AFTER_DEATH, handoff.next_message(message())
+        record = receipt.handed_on_record(delivery, how, more)
         try:
             if isinstance(backend := request.task.backend, ReceiptBackend):
                 backend.announce(delivery.stream, delivery.ttl, record)
@@ -368,13 +370,14 @@ def on_publish(
     execution = job.current_execution()
     # Celery's protocol 1 has in the body what protocol 2 has in the headers.
     fields = body if isinstance(body, Mapping) else headers
-    if execution is None and record_lost_try(fields, headers):
+    message = partial(announcements.message_of, headers, body, routing_key, declare)
+    if execution is None and record_lost_try(fields, headers, message):
         return
     if execution is None or fields.get("id") != execution.delivery.task_id:
         children = announcements.current_children()
         # One that has our headers carries a job to its end: see ``handoff``.
         if children is not None and (are_copied or wire.HEADER_RUN not in headers):
-            children.adopt(announcements.message_of(headers, body, routing_key, declare), headers)
+            children.adopt(message(), headers)
         elif children is None:
             announcements.warn_of_outlived(fields.get("id"))
         return
@@ -382,10 +385,10 @@ def on_publish(
     if fields.get("retries") == delivery.retries + 1:
         headers[wire.HEADER_RETRIED] = handoff.retries_so_far(execution)
         headers.update(handoff.job_headers(delivery, delivery.hop))
-        handoff.record_handoff(execution, "retry", handoff.due_time(fields.get("eta")))
+        handoff.record_handoff(execution, "retry", message())
     else:
         headers.update(handoff.job_headers(delivery, delivery.hop + 1))
-        handoff.record_handoff(execution, "task")
+        handoff.record_handoff(execution, "task", message())
 
 
 def on_published(headers: object = None, body: object = None, **_: object) -> None:

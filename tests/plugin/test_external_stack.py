@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from typing import Final
 
 import celery
 import pytest
@@ -12,7 +14,7 @@ import redis
 from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
-from tests.plugin.outside import INSTRUMENTED, worker
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
 
 COUNTING = """
@@ -146,6 +148,44 @@ def test_rabbitmq_with_either_result_store(
         )
     result.assert_outcomes(passed=8)
     assert project.ran() == {f"d-{n}": 1 for n in range(8)}
+
+
+SLOWLY = """
+
+@app.task(name="jobs.slowly", bind=True)
+def slowly(self, key):
+    count(key)
+    if not self.request.retries:
+        raise self.retry(queue="slow", countdown=0)
+"""
+SEARCHED: Final = 16
+"""Seconds in which a job is searched for, given up and sent again: two looks after a quiet time."""
+
+
+@pytest.mark.live
+@pytest.mark.ring(2)
+@pytest.mark.parametrize("kind", ["redis", pytest.param("amqp", marks=pytest.mark.rabbitmq)])
+def test_a_next_try_that_waits_in_a_queue_of_its_own_is_not_lost(
+    project: Project, broker: str, rabbitmq_url: str, kind: str
+) -> None:
+    """A task chooses that queue itself, and no worker serves it yet: it is known all the same."""
+    url = broker if kind == "redis" else rabbitmq_url
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + SLOWLY)
+    row = {"id": "a", "task": "jobs.slowly", "kwargs": {"key": "a"}}
+    project.manifest("m.jsonl", [{**row, "idempotent": True, "retries": 1}])
+    at = f"--manifest-broker={url}", f"--manifest-backend={broker}"
+    with (
+        worker(project, url, *INSTRUMENTED, backend=broker),
+        pytest_beside(project, "--manifest=m.jsonl", *at) as session,
+    ):
+        eventually(lambda: project.ran() == {"a": 1}, within=60, what="its first try has begun")
+        until = time.monotonic() + SEARCHED
+        while time.monotonic() < until and project.ran() == {"a": 1}:
+            time.sleep(0.2)
+        with worker(project, url, *INSTRUMENTED, "-Q", "slow", backend=broker, name="slow"):
+            printed, _ = session.communicate(timeout=60)
+    assert session.returncode == 0, printed
+    assert project.ran() == {"a": 2}
 
 
 @pytest.mark.live

@@ -43,6 +43,7 @@ class Family:
         closes: str | None = None,
         chords: Sequence[str] | None = None,
         due: str | None = None,
+        queue: str | None = None,
     ) -> None:
         """A running task tells what it is about to start; no ``chords``: as older workers."""
         more: dict[str, object] = {} if chords is None else {"chords": [*chords]}
@@ -64,6 +65,7 @@ class Family:
                         "task": f"task.{one}",
                         "how": how,
                         "due": due,
+                        "queue": queue,
                         "fulfils": fulfils,
                         **more,
                     }

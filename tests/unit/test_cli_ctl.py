@@ -15,7 +15,9 @@ from pytest_manifest.cli import ctl
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer, Command
 from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.schema.facts import HandedOn, Started
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 
 NAMES = ("crm.a", "crm.b", "mail.c")
@@ -162,6 +164,28 @@ def test_a_dry_run_says_what_would_happen_and_asks_for_nothing(
     assert said in manifest("ctl", "last", *arguments, "--dry-run")
     with Ledger.open(run) as ledger:
         assert not ledger.commands.open()
+
+
+@pytest.mark.parametrize(
+    ("how", "runs"),
+    [(None, True), ("retry", False), ("canvas", True)],
+    ids=["it runs", "its next try waits", "its parts run"],
+)
+def test_what_waits_for_its_next_try_is_not_said_to_run(
+    run: Path, how: str | None, runs: bool
+) -> None:
+    with Ledger.open(run, write=True) as ledger:
+        [row] = ledger.attempts.of_entries(["mail.c"])
+        stamped = stamp(row.task_id)
+        ledger.events.add([Started(**stamped, execution="x1", pid=11)])
+        if how is not None:
+            ledger.events.add([HandedOn(**stamped, execution="x1", how=how)])
+    said = manifest("ctl", "last", "cancel", "mail.c", "--dry-run")
+    assert ("'mail.c' runs at this moment" in said) is runs
+    place = "running" if runs else "waiting"
+    assert f"no verdict yet, as it is {place}" in manifest(
+        "ctl", "last", "requeue", "mail.c", "--dry-run"
+    )
 
 
 @pytest.mark.parametrize(

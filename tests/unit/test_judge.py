@@ -619,6 +619,11 @@ E = [
         ("cancelled", "cancelled_while_running"),
     ),
     Row(
+        "E1: revoked, as an operator has cancelled it between two tries",
+        [sent(), started(), handed_on(), recalled("operator"), ended("revoked", "x2")],
+        ("cancelled", "cancelled_between_tries"),
+    ),
+    Row(
         "E1: revoked, as an operator has cancelled it before it began",
         [sent(), recalled("operator"), ended("revoked")],
         ("cancelled", "cancelled_before_start"),

@@ -615,6 +615,10 @@ def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytes
     assert read(pytester, M, *strict, *settings[:2]).stack_arguments == (
         f"{CALL} -o 'manifest_dir=its own'"
     )
+    conftest = "--noconftest", "--confcutdir", ".", "--import-mode=importlib"
+    assert read(pytester, M, *conftest, "--tb=short").stack_arguments == (
+        f"{CALL} --noconftest --confcutdir=. --import-mode=importlib"
+    )
     assert read(pytester, M, "--manifest-stack").stack_arguments == f"{CALL} --manifest-stack"
     assert read(pytester, M, ini=INI).stack_arguments == CALL
 

@@ -90,6 +90,23 @@ def test_a_retry_beyond_the_visibility_timeout_is_warned_of(family: Family) -> N
     assert "the next try of task 't', has a countdown" in family.made.engine._context.warnings[0]
 
 
+def test_the_queues_that_workers_send_to_are_searched(family: Family) -> None:
+    """Those of a job's next try and of what it starts, also by a session that takes the run up."""
+    context = family.made.engine._context
+    family.made.step()
+    job = family.begin()
+    assert job.execution is not None
+    family.spawn("c1", queue="others")
+    family.made.step()
+    assert "others" in context.queues
+    said = {"kind": "handed_on", "task_id": family.root, "execution": job.execution.name}
+    now = timestamp(family.world.clock.utc_now())
+    family.world.tell({**said, "how": "retry", "ended_at": now, "next_at": None, "queue": "slow"})
+    family.made.step()
+    assert {"others", "slow"} <= set(context.queues)
+    assert {"others", "slow"} <= set(replace(context).queues)
+
+
 # Another broker
 
 

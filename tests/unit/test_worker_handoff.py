@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from kombu import Queue
 
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.job import Execution, delivery_of
@@ -60,6 +61,15 @@ def test_a_retry_carries_the_job_and_what_came_of_its_tries(
     assert [one["retries"] for one in headers[wire.HEADER_RETRIED]] == [0]
     [record] = running.records
     assert (record["how"], record["next_at"]) == ("retry", wire.timestamp(due))
+
+
+@pytest.mark.parametrize(("retries", "how"), [(1, "retry"), (0, "task")])
+def test_where_a_job_goes_on_is_recorded(running: Running, retries: int, how: str) -> None:
+    """The queue of a retry, or of a replacement, need not be that of the first message."""
+    headers: dict[str, object] = {"id": OWN, "task": "add", "retries": retries}
+    on_publish(headers=headers, body=((), {}, {}), routing_key="key", declare=[Queue("slow")])
+    [record] = running.records
+    assert (record["how"], record["queue"]) == (how, "slow")
 
 
 @PROTOCOLS
