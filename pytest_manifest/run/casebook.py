@@ -349,7 +349,8 @@ class UnconfirmedEnds:
             return not (job.is_running or task_id in started)
         if receipt.source != "backend" or job is None or self._search is None:
             return False
-        return (job.is_running or task_id in started) and task_id not in self._confirmed
+        goes_on = job.started is not None and not job.was_split
+        return (goes_on or task_id in started) and task_id not in self._confirmed
 
 
 @dataclass(eq=False)
@@ -400,7 +401,7 @@ class Intake(Part):
         self._ledger.events.add(ends)
         for end in ends:
             self._pending.handed_on(end)
-            self._context.check_retry(end)
+            self._context.meet_next_try(end)
         return dict.fromkeys(end.job for end in ends if end.how == HANDED_ON_AFTER_DEATH)
 
     def _add_ends(self, finals: Sequence[FinalReceipt]) -> dict[str, None]:

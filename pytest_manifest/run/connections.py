@@ -406,7 +406,7 @@ class EngineContext:
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
         self.clock = fact_log.ClockWatch(self.ledger)
         self._noted_delays: set[str] = set()
-        for name in sorted(self.pending.queues()):
+        for name in self.pending.queues:
             self.search_queue(name)
 
     def _longest_queue(self) -> tuple[str, int]:
@@ -422,7 +422,7 @@ class EngineContext:
         if one.due is not None:
             self._check_delay(f"task {short(one.task)}, which a job started", one.delay)
 
-    def check_retry(self, end: HandedOn) -> None:
+    def meet_next_try(self, end: HandedOn) -> None:
         """Take note of a job that waits for its next try: its queue, and its countdown or ETA."""
         job = self.pending.by_task_id.get(end.job)
         if job is None:

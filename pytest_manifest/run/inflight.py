@@ -132,6 +132,9 @@ class PendingAttempts:
         self.by_task_id: dict[str, PendingAttempt] = {}
         self.held: dict[str, PendingAttempt] = {}
         """Attempts that have ended and wait for their descendants, by task id."""
+        self.queues: dict[str, set[str]] = {}
+        """The queues that workers have sent some of these to, with their tasks. Also where that
+        has begun since: its message may come back."""
         self._due: list[_Due] = []
         self._postponed_until = float("-inf")
 
@@ -159,6 +162,8 @@ class PendingAttempts:
     def track_descendant(self, job: PendingAttempt, tried: float | None = None) -> None:
         """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""
         self.by_task_id[job.task_id] = job
+        if job.child is not None:
+            self._note_queue(job, job.child.queue)
         if job.entry.deadline is not None:
             since = job.sent if tried is None else tried
             heapq.heappush(self._due, _Due(since + job.entry.deadline, job.task_id))
@@ -198,10 +203,16 @@ class PendingAttempts:
         Its timeout does not count meanwhile: that is of what runs, one try at a time.
         """
         job = self.by_task_id.get(end.job)
-        if job is not None:
-            job.facts = None
-        if job is not None and job.execution == end.execution:
+        if job is None:
+            return
+        job.facts = None
+        self._note_queue(job, end.queue)
+        if job.execution == end.execution:
             job.between, job.loss, job.parts = end, None, None
+
+    def _note_queue(self, job: PendingAttempt, queue: str | None) -> None:
+        if queue is not None:
+            self.queues.setdefault(queue, set()).add(job.entry.task)
 
     def _forget_past(self) -> None:
         """Drop the deadlines of completed attempts, of a million jobs nearly all, and those of
@@ -233,11 +244,6 @@ class PendingAttempts:
     def awaits(self, task_id: str) -> bool:
         """Return whether something is awaited of this attempt: of its job, or of descendants."""
         return task_id in self.by_task_id or task_id in self.held
-
-    def queues(self) -> set[str]:
-        """Return the queues that workers have sent these to, as far as they have reported that."""
-        known = (job.between or job.child for job in self.by_task_id.values())
-        return {one.queue for one in known if one is not None and one.queue is not None}
 
     def entries(self) -> list[Entry]:
         return [job.entry for job in self.by_task_id.values()]

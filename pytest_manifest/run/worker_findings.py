@@ -92,7 +92,7 @@ class WorkerQuestions:
         return self.publisher.call(function)
 
     def _find_queues(self) -> None:
-        found: dict[str, set[str]] = {}
+        found = {name: set(tasks) for name, tasks in self.case.pending.queues.items()}
         try:
             for entry in {
                 (one.task, one.queue): one for one in entries_to_come(self.case)

@@ -266,10 +266,8 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
 
 def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
     """Return all ends of the job that are believed, also of executions after which it went on."""
-    if not traces.stored:
-        return list(traces.ends)
-    is_running = traces.running is not None
-    confirmed = (one for one in traces.hearsay if not is_running or _is_confirmed(job, one))
+    goes_on = traces.last is not None and (traces.between is None or traces.between.how != "canvas")
+    confirmed = (one for one in traces.hearsay if not goes_on or _is_confirmed(job, one))
     return [*traces.ends, *confirmed]
 
 
@@ -287,14 +285,15 @@ def _is_recalled(job: JobFacts, end: End, base: int) -> bool:
 def _is_confirmed(job: JobFacts, end: End) -> bool:
     """Return whether a search since has found nowhere what the store alone says has ended (D2).
 
-    A task can store an end of its own in the middle of its work. Not where its process is gone: it
-    may have died in its work.
+    A task can store an end of its own in the middle of its work, and so can another copy of it. Not
+    where the process that runs it is gone: it may have died in its work.
     """
     searches = [one for one in job.each(facts.Nowhere) if one.as_of >= end.seq]
     if not searches:
         return False
     then = job.until(searches[0].seq)
-    last = _in_order(then.each(Started))[0][-1:]
+    retried = {one.execution for one in then.each(HandedOn)}
+    last = [s for s in _in_order(then.each(Started))[0][-1:] if s.execution not in retried]
     return not any(_is_of(one, start) for start in last for one in then.each(Gone))
 
 

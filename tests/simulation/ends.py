@@ -176,13 +176,15 @@ def _quarantined(end: End) -> Complaint | None:
 def _rejected(end: End) -> Complaint | None:
     """What a broker refuses for a while is sent again, unless an operator has cancelled it.
 
-    Where it may have had the message before, and the store lost what would tell, it is left.
+    Where it may have had the message before, and the store lost what would tell, or a stack of
+    others has told of no start yet, it is left.
     """
     sent = [one.own.each(SendResult) for one in end.ledger.jobs.of_entry(end.entry.id)]
-    if end.world.flushed and any(one.outcome == "uncertain" for one in sent[-1]):
+    run = end.ledger.jobs.run_facts()
+    is_untold = end.world.flushed or not (run.is_private or run.first_start is not None)
+    if is_untold and any(one.outcome == "uncertain" for one in sent[-1]):
         return ("S4", "it ran") if end.runs else None
-    steered = end.ledger.jobs.run_facts().steered
-    dropped = [one for one in steered if one.action == "cancel"]
+    dropped = [one for one in run.steered if one.action == "cancel"]
     if not any(end.entry.id in names_in(one.data) for one in dropped):
         return "S6", "that is no end"
     return ("S4", "it ran") if end.runs else None

@@ -411,6 +411,22 @@ D = [
         ("pending", "problem"),
         is_final=False,
     ),
+    Row(
+        "D2: the store alone, while the next try is on its way",
+        [sent(), started(), handed_on(), stored()],
+        ("pending", "problem"),
+        is_final=False,
+    ),
+    Row(
+        "D2: the store alone, and a search finds no next try, whose process is not that of the last",
+        [sent(), started(), handed_on(), stored(), gone(), search(), nowhere()],
+        PASSED,
+    ),
+    Row(
+        "D2: the store alone, of the last part of what the job was replaced by",
+        [sent(), started(), handed_on("canvas"), stored()],
+        PASSED,
+    ),
     Row("D2: the store alone, of what no worker reports", [sent(), stored()], PASSED),
     Row(
         "D2: the store alone, and nowhere since",

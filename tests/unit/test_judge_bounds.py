@@ -396,8 +396,11 @@ D = [
         ("duplicated", "duplicated"),
     ),
     Row(
-        "D3: the store's end, a second after that of a try",
-        [sent(), started(), handed_on(), ended(), stored(finished_at=BEGAN + timedelta(seconds=1))],
+        "D3: the store's end, a second after that of a try, and its next try is nowhere",
+        [
+            *(sent(), started(), handed_on(), ended()),
+            *(stored(finished_at=BEGAN + timedelta(seconds=1)), nowhere_now()),
+        ],
         PASSED,
     ),
     Row(

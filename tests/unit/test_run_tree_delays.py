@@ -91,7 +91,8 @@ def test_a_retry_beyond_the_visibility_timeout_is_warned_of(family: Family) -> N
 
 
 def test_the_queues_that_workers_send_to_are_searched(family: Family) -> None:
-    """Those of a job's next try and of what it starts, also by a session that takes the run up."""
+    """Those of a job's next try and of what it starts, also by a session that takes the run up once
+    that try has begun: a message that its worker leaves comes back there."""
     context = family.made.engine._context
     family.made.step()
     job = family.begin()
@@ -104,6 +105,9 @@ def test_the_queues_that_workers_send_to_are_searched(family: Family) -> None:
     family.world.tell({**said, "how": "retry", "ended_at": now, "next_at": None, "queue": "slow"})
     family.made.step()
     assert {"others", "slow"} <= set(context.queues)
+    family.world.tell(_started(job.execution) | {"execution": "x9", "retries": 1})
+    family.made.step()
+    assert context.pending.by_task_id[family.root].is_running
     assert {"others", "slow"} <= set(replace(context).queues)
 
 
