@@ -418,7 +418,7 @@ D = [
         is_final=False,
     ),
     Row(
-        "D2: the store alone, and a search finds no next try, whose process is not that of the last",
+        "D2: the store alone, nowhere, and the process of the try before it gone",
         [sent(), started(), handed_on(), stored(), gone(), search(), nowhere()],
         PASSED,
     ),
