@@ -15,6 +15,7 @@ from pytest_manifest.analysis.digest import digests_of
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.plugin.test_doctor import codes, doctor
 from tests.support import eventually
 
 COUNTING = """
@@ -182,6 +183,8 @@ def test_a_next_try_that_waits_in_a_queue_of_its_own_is_not_lost(
         until = time.monotonic() + SEARCHED
         while time.monotonic() < until and project.ran() == {"a": 1}:
             time.sleep(0.2)
+        project.write("url.txt", url)
+        assert "no_consumer" in codes(doctor(project)[1])
         with worker(project, url, *INSTRUMENTED, "-Q", "slow", backend=broker, name="slow"):
             printed, _ = session.communicate(timeout=60)
     assert session.returncode == 0, printed
