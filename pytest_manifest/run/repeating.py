@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.resume_rules import NOT_SENT
-from pytest_manifest.schema.facts import HandedOn, Started
+from pytest_manifest.schema.facts import HandedOn, Moved, Started
 from pytest_manifest.schema.statuses import GIVEN_UP, OPEN
 from pytest_manifest.verdict.belief import start_order
 from pytest_manifest.verdict.judge import Judgement
@@ -78,8 +78,12 @@ class Repeating:
         self._refused = {name: why for name in self._places if (why := self._why_never(name))}
         ended = (manifest[name] for name in self._places if name not in self._refused)
         judging = Judging(ledger)
+        self._over: dict[str, str] = {}
         for one in judging.each(ended):
             self._note(one.entry.id, one.judgement)
+        for task_id, moved in ledger.events.each(Moved, list(self._over)).items():
+            if moved[-1].how == "left":  # a dead worker had it, and the broker gives it back
+                self.doubtful[task_id] = self._over[task_id]
         lost = (manifest[name] for name, why in self._refused.items() if why == _UNPROVEN)
         judged = (one for one in judging.each(lost) if not one.entry.idempotent)
         self._risky = {one.entry.id for one in judged if one.judgement.may_have_run}
@@ -133,9 +137,9 @@ class Repeating:
         if judged.goes_on:
             self._refused[name] = "a task that its job started may still run"
             return
-        is_over = self._statuses[name] not in GIVEN_UP | OPEN or judged.receipt is not None
-        if judged.task_id and not is_over:
-            self.doubtful[judged.task_id] = name
+        is_over = self._statuses[name] not in GIVEN_UP | OPEN
+        if judged.task_id and judged.receipt is None:
+            (self._over if is_over else self.doubtful)[judged.task_id] = name
         self._may_have_run[name] = judged.may_have_run
 
     def _has_fallen(self, name: str, refused: Container[str], coming: Container[str]) -> bool:
