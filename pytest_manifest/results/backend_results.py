@@ -13,7 +13,7 @@ side can have of a type that only the worker's code has registered with kombu.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -76,6 +76,10 @@ class ResultSource:
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
         """Give what is stored for these ids, in whatever state."""
         return {}
+
+    def retried(self, task_ids: Sequence[str]) -> Iterable[str]:
+        """Return which of these have asked for a retry last, by what is stored."""
+        return [i for i, meta in self.read(task_ids).items() if meta.get("status") == states.RETRY]
 
     def close(self) -> None:
         """End the connection, where there is a way to; not every backend has one."""
@@ -167,7 +171,7 @@ class DatabaseSource(ResultSource):
         try:
             return self._rows(task_ids)
         except Exception:  # of the database, or of one row, which hides all others
-            final = self._final(task_ids)  # which looks at none of the columns that may be odd
+            final = self._statuses(task_ids)  # which looks at none of the columns that may be odd
             if len(final) == 1:
                 return self._one(*final.popitem())
         ids, half = list(final), len(final) // 2
@@ -178,7 +182,7 @@ class DatabaseSource(ResultSource):
         try:
             return self._rows([task_id])
         except Exception as error:
-            self._final([task_id])  # raises where the database is away
+            self._statuses([task_id])  # raises where the database is away
             self._flaws.add(f"the stored result of task {task_id}", error)
             return {task_id: {"status": status, UNREADABLE: f"it cannot be read: {error}"}}
 
@@ -190,14 +194,20 @@ class DatabaseSource(ResultSource):
             )
             return {row.task_id: self._meta(row.to_dict()) for row in rows}
 
-    def _final(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """Map task id -> state, for those that are final."""
+    def _statuses(
+        self, task_ids: Sequence[str], among: Collection[str] = FINAL_STATES
+    ) -> dict[str, str]:
+        """Map task id -> state, for those whose state is ``among`` these."""
         table = self._backend.task_cls
         with closing(self._backend.ResultSession()) as session:
             rows = session.query(table.task_id, table.status).filter(
-                table.task_id.in_(task_ids), table.status.in_(FINAL_STATES)
+                table.task_id.in_(task_ids), table.status.in_(among)
             )
             return {row.task_id: row.status for row in rows}
+
+    def retried(self, task_ids: Sequence[str]) -> Iterable[str]:
+        """Return which of these have asked for a retry last."""
+        return self._statuses(task_ids, {states.RETRY})
 
     def close(self) -> None:
         """End the connections of the engine's pool."""
@@ -232,10 +242,16 @@ class DjangoSource(OtherSource):
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Give what is stored in a final state."""
         with self._databases:
-            final = self._backend.TaskModel.objects.filter(
-                task_id__in=task_ids, status__in=FINAL_STATES
-            ).values_list("task_id", flat=True)
-            return super().read(list(final))
+            return super().read(self._ids(task_ids, FINAL_STATES))
+
+    def retried(self, task_ids: Sequence[str]) -> Iterable[str]:
+        """Return which of these have asked for a retry last."""
+        with self._databases:
+            return self._ids(task_ids, {states.RETRY})
+
+    def _ids(self, task_ids: Sequence[str], among: Collection[str]) -> list[str]:
+        rows = self._backend.TaskModel.objects.filter(task_id__in=task_ids, status__in=among)
+        return list(rows.values_list("task_id", flat=True))
 
     def close(self) -> None:
         """End the connections."""
@@ -267,6 +283,10 @@ class ReplySource(ResultSource):
         for prefix in {task_id[:RUN8_LENGTH] for task_id in task_ids}:
             self._fetch(self._queue(prefix))
         return {i: self._waiting[i] for i in task_ids if i in self._waiting}
+
+    def retried(self, task_ids: Sequence[str]) -> Iterable[str]:  # noqa: ARG002 - none is kept
+        """Take nothing off the queues: whoever asks this may not be the one to have it."""
+        return ()
 
     def close(self) -> None:
         """Delete the reply queues and end the connection."""
@@ -397,13 +417,29 @@ class ResultReader:
             StackError: the result backend cannot be reached or read; the next call tries anew.
         """
         found: dict[str, BackendResult] = {}
+        self._each(task_ids, lambda source, some: found.update(self._final(source.read(some))))
+        return found
+
+    def retried(self, task_ids: Sequence[str]) -> frozenset[str]:
+        """Return which of these have asked for a retry last, as the store has it.
+
+        Raises:
+            StackError: the result backend cannot be reached or read; the next call tries anew.
+        """
+        found = set[str]()
+        self._each(task_ids, lambda source, some: found.update(source.retried(some)))
+        return frozenset(found)
+
+    def _each(
+        self, task_ids: Sequence[str], read: Callable[[ResultSource, Sequence[str]], None]
+    ) -> None:
+        """Read these in parts, of the source, which is opened where there is none."""
         try:
             if self._source is None:
                 app = load_app(self._address)
                 self._source = open_source(app, self._address, self._flaws, self._fetched)
             for start in range(0, len(task_ids), CHUNK):
-                metas = self._source.read(task_ids[start : start + CHUNK])
-                found.update(self._final(metas.items()))
+                read(self._source, task_ids[start : start + CHUNK])
         except StackError:
             raise
         except Exception as error:
@@ -413,7 +449,6 @@ class ResultReader:
                 f"({redact_error(error, self._address.backend_url)}); check that it is up and that "
                 f"its URL is that of the workers"
             ) from error
-        return found
 
     def renewed(self) -> ResultReader:
         """Make another reader with a connection of its own and what this one has fetched."""
@@ -424,8 +459,8 @@ class ResultReader:
         for task_id in task_ids:
             self._fetched.pop(task_id, None)
 
-    def _final(self, metas: Iterable[tuple[str, Meta]]) -> Iterator[tuple[str, BackendResult]]:
-        for task_id, meta in metas:
+    def _final(self, metas: Mapping[str, Meta]) -> Iterator[tuple[str, BackendResult]]:
+        for task_id, meta in metas.items():
             try:
                 result = parse_result(meta)
             except Exception as error:  # what was pickled may be anything, and do anything

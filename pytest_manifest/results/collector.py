@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -126,6 +126,14 @@ class ReceiptCollector:
             found |= self._call(partial(self._results.read, ids[start : start + SWEEP_SIZE]))
         stream = self._stream
         return self._deliver(self._call(lambda: self._read_all(stream, found, awaited)))
+
+    def retried(self, task_ids: Collection[str]) -> frozenset[str]:
+        """Return which of these have asked for a retry last, as the result store has it.
+
+        Raises StackError where the store cannot be reached.
+        """
+        results, ids = self._results, sorted(task_ids)
+        return self._call(lambda: results.retried(ids)) if ids else frozenset()
 
     def _poll(
         self,

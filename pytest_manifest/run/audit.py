@@ -141,7 +141,10 @@ class Audit(EarlierRunStrategy):
         if locator is None or not engine.pending:
             return
         try:
-            search = JobSearch(locator, engine.pending)
+            departures = self.connections.departures
+            search = JobSearch(
+                locator, engine.pending, departures=departures, retried=engine.retried
+            )
             located = search.search_now()
             as_of = self.facts_of(engine.ledger).last_seq()
             engine.missing.act_on(located, search)

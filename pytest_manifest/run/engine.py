@@ -193,6 +193,7 @@ class Engine(Part):
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
         self.corrections, self.poll_once = self._recorder.corrections, self._recorder.poll_once
+        self.retried = self._collector.retried
         self._sending, self._polling = FailureWindow(), FailureWindow()
         self._withdrawal = Withdrawal(context, self._recorder, self._poll)
         self.missing = MissingJobs(

@@ -181,7 +181,8 @@ def job_search(context: EngineContext) -> JobSearch | None:
         return None
     allowed = context.moves_orphans
     stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
-    return JobSearch(context.locator, context.pending, stranded, context.departures)
+    retried = context.collector.retried
+    return JobSearch(context.locator, context.pending, stranded, context.departures, retried)
 
 
 @dataclass(eq=False)
@@ -202,6 +203,7 @@ class MissingJobs(Part):
             self._recorder.resend = self._sender.resend
         self._searched_for: set[tuple[str, float | None]] = set()
         """Task ids and starts of overdue jobs whose process is dead, and that were searched for."""
+        self._elsewhere = frozenset[str]()
         self.given_up = 0
         """Attempts that were judged as their time was over; a worker may have them, or get them
         yet."""
@@ -227,6 +229,7 @@ class MissingJobs(Part):
         """
         if not self._context.moves_orphans:
             self._context.signals.held_by_dead = bool(located.unacked_by_dead)
+        self._note_elsewhere(search or self._search)
         if not (located.unacked_by_dead or located.missing):
             return
         as_of = self._facts.last_seq()
@@ -243,6 +246,18 @@ class MissingJobs(Part):
             return
         self.note_search(search or self._search, located, as_of, missing)
         self._recorder.record_judged([*started, *missing])
+
+    def _note_elsewhere(self, search: JobSearch | None) -> None:
+        """Say what waits for its next try in a queue that the run does not know."""
+        waiting = frozenset() if search is None else search.waits_elsewhere
+        names = sorted(self._pending.by_task_id[i].entry.id for i in waiting - self._elsewhere)
+        self._elsewhere |= waiting
+        if names:
+            self._context.live_warnings.append(
+                f"{plural(len(names), 'job')}, {names[0]!r} first, asked for a retry, as the "
+                "result store says, and no queue of the run and no worker has it: it waits in a "
+                "queue that the run does not know, until a worker of that takes it"
+            )
 
     def note_search(
         self, search: JobSearch | None, located: JobLocations, as_of: int, missing: Iterable[str]

@@ -417,7 +417,12 @@ class Resume(strategy.EarlierRunStrategy):
             return locations_with_trees({}, state.pending)
         try:
             engine.poll_once()  # what had been reported by then, a search can confirm
-            search = JobSearch(locator, state.pending, departures=self.connections.departures)
+            search = JobSearch(
+                locator,
+                state.pending,
+                departures=self.connections.departures,
+                retried=engine.retried,
+            )
             located = search.search_now()
             self._seen = search.seen
             as_of = self.facts_of(engine.ledger).last_seq()

@@ -82,6 +82,7 @@ class Departures:
         self._absent_since: dict[str, float] = {}
         self._listeners: int | None = None
         self._next_beat = 0.0
+        self._has_replaced = False
         self.has_news = False
         """Whether something is known that has not been recorded yet."""
 
@@ -100,6 +101,9 @@ class Departures:
 
     def meet(self, facts: Mapping[str, WorkerFacts], now: float) -> None:
         """Note what workers say of themselves."""
+        both = self._facts.keys() & facts.keys()
+        if any(self._facts[node].process != facts[node].process for node in both):
+            self._has_replaced = True
         self._facts.update(facts)
         self.has_news = self.has_news or bool(facts)
         self._asked |= facts.keys()
@@ -163,6 +167,10 @@ class Departures:
             return False
         return since - heard <= HEARD_WITHIN and now - since >= LEFT_FOR
 
+    def are_all_there(self, answered: frozenset[str]) -> bool:
+        """Return whether each worker that the run has known is one of these, which answer now."""
+        return not self._has_replaced and self._facts.keys() | self._heard.keys() <= answered
+
     def outlived(self, running: Mapping[str, Started]) -> frozenset[str]:
         """Return which of these jobs, whose processes live, are not of the workers that have the
         names of theirs now: who ends when its jobs have is often replaced before that."""
@@ -193,6 +201,7 @@ class Departures:
         for node in answered:
             facts = self._facts.get(node)
             if facts is not None and _is_dead(facts.process):  # another process has its name now
+                self._has_replaced = True
                 del self._facts[node]
                 self._asked.discard(node)
         new = answered - self._asked
@@ -233,6 +242,9 @@ class JobSearch:
     _pending: PendingAttempts
     _stranded: StrandedJobs | None = None
     departures: Departures = field(default_factory=Departures)
+    retried: Callable[[Collection[str]], Collection[str]] = lambda _: ()
+    """Returns which of these have asked for a retry last, by the result store; raises StackError.
+    """
 
     def __post_init__(self) -> None:
         self._first: tuple[float, BrokerSnapshot, frozenset[str]] | None = None
@@ -244,6 +256,8 @@ class JobSearch:
         """Task ids and executions whose process has ended, and that a search is due for."""
         self.seen: frozenset[str] = frozenset()
         """Task ids that one of the last two snapshots at least has shown."""
+        self.waits_elsewhere: frozenset[str] = frozenset()
+        """Task ids of what waits for its next try in a queue that the run does not know."""
         self.looks: Looks | None = None
         """The last two snapshots, without the nodes that are gone."""
 
@@ -365,7 +379,8 @@ class JobSearch:
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
-        to_come = self._to_come(located.missing, first, second)
+        self.waits_elsewhere = self._waiting_elsewhere(located.missing, second.answered)
+        to_come = self._to_come(located.missing, first, second) | self.waits_elsewhere
         lost = located.missing | frozenset(located.unacked_by_dead)
         outlived = self.departures.outlived(self._living(lost))
         held = {i: tags for i, tags in located.unacked_by_dead.items() if i not in outlived}
@@ -406,6 +421,23 @@ class JobSearch:
             if self._pending.may_come(job)
             or any(first.contains(one) or second.contains(one) for one in job.senders)
         )
+
+    def _waiting_elsewhere(
+        self, missing: frozenset[str], answered: frozenset[str]
+    ) -> frozenset[str]:
+        """Return those of what is missing that wait for their next try in an unknown queue.
+
+        Where a worker reports starts, it tells which queue that is; of a stock one the store alone
+        says that a retry was asked for. No worker has gone, which might have had that try.
+        """
+        ids = [one for one in missing if self._pending.by_task_id[one].start is None]
+        if not (ids and self.departures.are_all_there(answered)):
+            return frozenset()
+        try:
+            return frozenset(self.retried(ids))
+        except StackError as error:  # the store is away: there is a next time
+            logger.warning("the result store could not be asked for retries: {}", error)
+            return frozenset(ids)
 
     def _with_starters(
         self, look: BrokerSnapshot, ids: frozenset[str], left: frozenset[str]

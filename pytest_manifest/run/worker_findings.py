@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -30,6 +31,7 @@ from pytest_manifest.processes import (
     stacks_of,
 )
 from pytest_manifest.redaction.texts import redact_url
+from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.ledger_findings import SHOWN, Case, entries_to_come, is_long, running_for
 from pytest_manifest.run.search import WORKERS, JobSearch
@@ -289,9 +291,14 @@ class WorkerQuestions:
         if not self.jobs:
             return None, None
         locator = open_locator(self.publisher, sorted(self.queues), self.workers)
-        search = JobSearch(locator, self.case.pending)
-        search.departures.recall(self.case.ledger.info)
-        return search, search.search_now()
+        with closing(ResultReader(self.address)) as results:
+            search = JobSearch(
+                locator,
+                self.case.pending,
+                retried=lambda ids: self._call(lambda: results.retried(sorted(ids))),
+            )
+            search.departures.recall(self.case.ledger.info)
+            return search, search.search_now()
 
     def _placed(self, search: JobSearch | None, located: JobLocations | None) -> None:
         if search is None or located is None or search.looks is None:
@@ -314,9 +321,18 @@ class WorkerQuestions:
         if silent:
             self._held_by_silent(silent, second)
         self._stopped_workers(second)
+        answered = listed(sorted(second.answered), SHOWN) or "nobody"
+        if elsewhere := [self.jobs[i] for i in search.waits_elsewhere if i in still]:
+            self.notes.find(
+                "unknown_queue",
+                f"{_named(elsewhere)}: between two tries, in a queue that the run does not know",
+                [f"result store: RETRY; in no queue of the run, and {answered} has none of it"],
+                "see that a worker consumes the queue which the task gives its retry "
+                "(self.retry(queue=...)); instrumented workers report that queue",
+                jobs=elsewhere,
+            )
         missing = [self.jobs[i] for i in located.missing if i in still]
         if missing:
-            answered = listed(sorted(second.answered), SHOWN) or "nobody"
             self.notes.find(
                 "nowhere",
                 f"{_named(missing)}: in no queue, and with no worker",

@@ -31,6 +31,7 @@ FindingCode = Literal[
     "held_by_dead",
     "held_by_silent",
     "nowhere",
+    "unknown_queue",
     "long_running",
 ]
 HoldReason = Literal[

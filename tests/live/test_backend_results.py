@@ -13,6 +13,7 @@ import redis
 from kombu import Connection
 
 from pytest_manifest.broker.attempt import Attempt, run8
+from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.schema import Entry
@@ -137,6 +138,7 @@ def test_what_is_not_final_is_left_out(valkey: str, tmp_path: Path) -> None:
         client.set(f"celery-task-meta-{ids[-1]}", '{"status": "SUCCESS", "result": 3}')
         found = reader.read(ids)
         assert reader.read([]) == {}
+        assert reader.retried(ids) == {ids[1]}
 
     assert found == {ids[-1]: BackendResult(state="succeeded", result=3)}
 
@@ -189,6 +191,28 @@ def test_every_ending_from_sqlite(valkey: str, tmp_path: Path) -> None:
 
 @pytest.mark.ring(1)
 @pytest.mark.postgres
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_what_asked_for_a_retry_last_is_found(
+    valkey: str, postgres_url: str, tmp_path: Path, kind: str
+) -> None:
+    """As Celery's own backends store it; not what has ended since, or only begun."""
+    url = f"db+sqlite:///{tmp_path}/results.db"
+    if kind == "postgres":
+        url = "db+postgresql+psycopg://" + postgres_url.partition("://")[2]
+    where = address(database(valkey, 13), url, app=APP)
+    waits, ended, begun = (one.task_id for one in attempts(entries(3)))
+    backend = result_backend(load_app(where), where)
+    for name in (waits, ended):
+        backend.mark_as_retry(name, ValueError("busy"))
+    backend.mark_as_done(ended, 1)
+    backend.mark_as_started(begun)
+    with closing(ResultReader(where)) as reader:
+        assert reader.retried([waits, ended, begun, "0a1b2c3d-x"]) == {waits}
+        assert reader.read([waits, ended, begun]).keys() == {ended}
+
+
+@pytest.mark.ring(1)
+@pytest.mark.postgres
 def test_every_ending_from_postgres(valkey: str, postgres_url: str, tmp_path: Path) -> None:
     """The same endings from PostgreSQL, through psycopg 3."""
     backend = "db+postgresql+psycopg://" + postgres_url.partition("://")[2]
@@ -207,6 +231,7 @@ def test_replies_over_redis(valkey: str, tmp_path: Path) -> None:
         first, other = sent[0].task_id, attempts(entries(1))[0].task_id
         results = results_of(reader, [*(a.task_id for a in sent)], within=40)
         assert reader.read([first, other]) == {first: results[first]}
+        assert not reader.retried([first, other])
         reader.discard(results)
         assert reader.read([first, other]) == {}
         reader.close()

@@ -244,6 +244,9 @@ class FakeResults:
             raise StackError("the result store cannot be reached")
         return {i: self.world.results[i] for i in task_ids if i in self.world.results}
 
+    def retried(self, task_ids: Sequence[str]) -> frozenset[str]:
+        return frozenset(task_ids) & self.world.retried - self.read(task_ids).keys()
+
     def discard(self, task_ids: Iterable[str]) -> None:
         pass
 

@@ -162,6 +162,8 @@ class World:
         self.unacked: dict[str, Message] = {}
         self.stream: list[Record] = []
         self.results: dict[str, BackendResult] = {}
+        self.retried: set[str] = set()
+        """Task ids of which the store has that they asked for a retry."""
         self.began_stream = False
         self.executions: list[Execution] = []
         self.published: Counter[str] = Counter()
@@ -313,6 +315,7 @@ class World:
             again = replace(delivery.message, retries=delivery.message.retries + 1)
             raw = _handed_on(execution, self.clock.utc_now())
             self._append(self._record(delivery.message, raw, started=False))
+            self.retried.add(again.task_id)
             self.queue.append(again)
         else:
             state: State = "succeeded" if how == "succeeded" else "failed"
@@ -451,6 +454,7 @@ class World:
         self.began_stream = False
         self.stream.clear()
         self.results.clear()
+        self.retried.clear()
         if everything:
             self.meddled |= {m.task_id for m in [*self.queue, *self.unacked.values()]}
             self.queue.clear()

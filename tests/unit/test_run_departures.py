@@ -126,6 +126,21 @@ def test_a_node_that_is_started_again_has_another_process(worker: subprocess.Pop
     assert not made.gone(SILENT, SILENT, 2.0)
 
 
+def test_all_are_there_while_each_answers_as_the_one_that_it_was(
+    worker: subprocess.Popen[bytes],
+) -> None:
+    both, own = NODE | OTHER, identity_of(worker.pid)
+    made = departures(own)
+    assert made.are_all_there(both | {"c@h"})
+    assert not made.are_all_there(NODE)
+    made.hear({"c@h"}, 1.0)
+    assert not made.are_all_there(both)
+    made.meet({"a@h": WorkerFacts(own, "prefork")}, 2.0)
+    assert made.are_all_there(both | {"c@h"})
+    made.meet({"a@h": WorkerFacts(own_identity(), "prefork")}, 3.0)
+    assert not made.are_all_there(both | {"c@h"})
+
+
 def test_one_elsewhere_that_answered_and_left_is_gone_after_a_while() -> None:
     """Longer than it would take to connect anew."""
     made = departures(None)

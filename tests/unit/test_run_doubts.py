@@ -11,6 +11,7 @@ from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import (
     Ledger,
 )
+from pytest_manifest.run.connections import add_nodes
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.missing import why_starts_may_lack
 from pytest_manifest.run.resume_rules import EntryState, decide
@@ -78,6 +79,26 @@ def test_a_store_that_cannot_be_asked_is_no_proof() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "unknown"}
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_a_stock_workers_next_try_in_an_unknown_queue_is_waited_for(*, has_left: bool) -> None:
+    """Its result says that it asked for a retry; who has gone since may have had that try."""
+    with rig(Plan((entry(retries=1),), owned=False)) as made:
+        add_nodes(made.ledger, made.world.workers, "stock")
+        made.step()
+        with mock.patch.object(made.world, "_append"):  # a stock one reports nothing
+            made.world.end(first(made), begun(made), "retried")
+        waiting = made.world.queue.popleft()
+        if has_left:
+            made.engine._context.departures.hear({"w3@box"}, made.world.clock.now)
+        made.run(20)
+        assert len(made.ledger.attempts.of_entry("a")) == 1 + has_left
+        if not has_left:
+            assert any("does not know" in one for one in made.engine._context.live_warnings)
+            made.world.queue.append(waiting)
+            made.finish()
+            assert made.kinds() == {"a": "passed"}
 
 
 @pytest.mark.parametrize("idempotent", [False, True])

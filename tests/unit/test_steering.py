@@ -374,6 +374,26 @@ def test_what_may_have_run_is_sent_again_only_where_that_is_asked_for() -> None:
         consistent(made)
 
 
+def test_what_the_broker_gives_back_one_day_is_not_sent_beside_it() -> None:
+    """A worker has died with a message that it had not acknowledged, and nobody may move it."""
+    late = entry("a", idempotent=True, meta={"late": True})
+    with rig(Plan((late, entry("b"), entry("c")), owned=False, window=3)) as made:
+        made.step()
+        made.world.take(first(made))
+        made.world.begin(first(made))
+        made.step()
+        made.world.kill(first(made), restart=1.0)
+        made.run(10)
+        assert made.kind("a") == "crashed"
+        assert made.world.has(made.task_id("a", 1))
+        refused = asked(made, "requeue", entries=["a"], unsafe=True)
+        assert refused.data["left"] == {"a": "its job may still be queued or running"}
+        made.world.unacked.clear()
+        made.told.clear()
+        assert asked(made, "requeue", entries=["a"]).data["entries"] == ["a"]
+        consistent(made)
+
+
 def test_a_cancelled_entry_is_sent_as_the_same_attempt_where_it_was_not_sent_yet() -> None:
     with rig(Plan((entry("a"), entry("b", after=["c"]), entry("c")), window=1)) as made:
         made.step()
