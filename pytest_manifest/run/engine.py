@@ -101,7 +101,7 @@ class Absence:
     def _deserted(self, found: Presence) -> Ending:
         queues = ",".join(sorted(self._context.queues))
         names = listed(sorted(found.others), SHOWN) if found.others else ""
-        why = RunNobody(limit=self._limit, others=names, queues=queues)
+        why = RunNobody(limit=self._limit, others=names, queues=queues if names else "")
         advice = (
             f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
             f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "

@@ -185,14 +185,14 @@ class RunDeadlineUnasked(RunOver):
 
 
 class RunNobody(RunOver):
-    """No worker answers; ``others`` do that take from none of the ``queues``."""
+    """No worker answers; where ``others`` do, they take from none of the ``queues``."""
 
     limit: float
     others: str = ""
     queues: str = ""
     says = (
-        "no worker has answered for {limit:time}, and no job runs"
-        "[ ({others} consume none of the queues {queues})]"
+        "no worker[ of queues {queues}] has answered for {limit:time}, and no job runs"
+        "[ (of other queues: {others})]"
     )
 
 
