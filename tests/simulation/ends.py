@@ -177,11 +177,13 @@ def _rejected(end: End) -> Complaint | None:
     """What a broker refuses for a while is sent again, unless an operator has cancelled it.
 
     Where it may have had the message before, and the store lost what would tell, or a stack of
-    others has told of no start yet, it is left.
+    others had told of no start as the last session began, it is left.
     """
     sent = [one.own.each(SendResult) for one in end.ledger.jobs.of_entry(end.entry.id)]
     run = end.ledger.jobs.run_facts()
-    is_untold = end.world.flushed or not (run.is_private or run.first_start is not None)
+    began = max(one.seq for one in run.segments)
+    has_told = run.first_start is not None and run.first_start < began
+    is_untold = end.world.flushed or not (run.is_private or has_told)
     if is_untold and any(one.outcome == "uncertain" for one in sent[-1]):
         return ("S4", "it ran") if end.runs else None
     dropped = [one for one in run.steered if one.action == "cancel"]
