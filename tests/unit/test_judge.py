@@ -789,6 +789,21 @@ F = [
         is_final=False,
     ),
     Row(
+        "F3: a dead worker's copy is taken out, of what the store alone has as ended",
+        [sent(), started(), stored(), gone(), moved("taken_out")],
+        ("unknown", "process_gone_unconfirmed"),
+    ),
+    Row(
+        "F3: the same, and what the store has is a crash",
+        [sent(), started(), stored("crashed"), gone(), moved("taken_out")],
+        ("crashed", "process_gone"),
+    ),
+    Row(
+        "F5: its time is over, its process is gone, and the store alone has an end",
+        [sent(), started(), stored(), gone(), time_over("timeout")],
+        ("unknown", "process_gone_unconfirmed"),
+    ),
+    Row(
         "F3: begun, and taken from a dead worker",
         [sent(), started(), moved("taken_out")],
         ("crashed", "process_gone"),
