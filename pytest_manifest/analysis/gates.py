@@ -84,9 +84,17 @@ class Gate:
         if (self._word is None and self._match is None) or of_tasks != has_task:
             raise PlanError(f"--fail-on={text!r} is no condition; {_HINT}")
 
-    def check_task(self, tasks: Sequence[str]) -> None:
-        """Raise PlanError where it is about a task and none of these is meant."""
-        task = None if self._match is None else self._match["task"]
+    def check(self, tasks: Sequence[str], digests: Sequence[RunDigest]) -> None:
+        """Raise PlanError where it is about a task and none of these is meant, or about costs that
+        none of these runs has."""
+        if self._match is None:
+            return
+        if self._match["what"] == "cost" and all(one.cost is None for one in digests):
+            raise PlanError(
+                f"--fail-on={self.text!r}: no receipt of these runs has a cost; have the tasks "
+                "report it, as cost in their evidence"
+            )
+        task = self._match["task"]
         if task is None or task == _EACH or any(fnmatchcase(one, task.strip()) for one in tasks):
             return
         known = listed([printable(one) for one in tasks], _SHOWN) or "none"

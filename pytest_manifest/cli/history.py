@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,8 @@ def history(
     groups = _digests(manifests or [], runs, since, rebuild=rebuild)
     found = over_time(groups)
     for gate in gates:
-        gate.check_task(sorted({task.task for one in found.manifests for task in one.tasks}))
+        known = sorted({task.task for one in found.manifests for task in one.tasks})
+        gate.check(known, list(chain.from_iterable(groups)))
     if output is not None:
         from pytest_manifest.reporting.history_page import write_history_page
 

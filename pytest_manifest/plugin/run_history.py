@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Final
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.files import git_ignored_folder
 from pytest_manifest.ledger import Ledger, RunInfo, find_runs
-from pytest_manifest.ledger.files import RunFiles, ledgers_in, run_number_of_lock, runs_by_copy
+from pytest_manifest.ledger.files import (
+    RunFiles,
+    find_ledger,
+    ledgers_in,
+    run_number_of_lock,
+    runs_by_copy,
+)
 from pytest_manifest.ledger.rows import RunStatus
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_options import receipt_keys
@@ -217,9 +223,12 @@ def newest_run(options: Options, manifest: Manifest) -> EarlierRun:
 
 
 def _named_run(options: Options, manifest: Manifest, named: str, name: str) -> EarlierRun:
-    """Return the run of --manifest-run; raise LedgerError where it is of something else."""
-    path, shard = RunFiles.of(options.ledgers, named).ledger, options.shard
-    if not path.is_file():
+    """Return the run of --manifest-run, by its id or the beginning of that.
+
+    Raises LedgerError where it is of something else, or several begin like that.
+    """
+    path, shard = find_ledger(options.ledgers, named), options.shard
+    if path is None:
         known = ", ".join(p.stem for p in find_runs(options.ledgers, manifest.path)) or "none"
         raise LedgerError(f"there is no run {named}; runs of {name}: {known}")
     run = EarlierRun.read(path)

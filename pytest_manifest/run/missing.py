@@ -69,7 +69,7 @@ class Withdrawal(Part):
                 self._poll()
         self.untold = untold = self._revoke(untold, why) - removed
         asked = set(self._pending.by_task_id) if chosen is None else revoked
-        started = (self._started_or_unknown(asked) - removed | untold) - self._dropped()
+        started = (self._started_or_unknown(asked, removed) | untold) - self._dropped()
         left = self._waiting(chosen) - started
         if why == "operator" and not self._is_private:
             # A worker that starts later knows of no revocation: only what is out of the queue, or
@@ -93,8 +93,10 @@ class Withdrawal(Part):
         waiting = self._pending.waiting().intersection(task_ids)
         if self._is_private and waiting:
             self._recorder.revoke(dict.fromkeys(waiting, "deadline"))
-            removed = self._withdraw(waiting, "deadline") & self._pending.unstarted()
-            self._mark_withdrawn([self._pending.by_task_id[i] for i in removed], "deadline")
+            removed = self._withdraw(waiting, "deadline")
+            if removed and self._has_read_reports():  # of another copy of it, say
+                removed &= self._pending.unstarted()
+                self._mark_withdrawn([self._pending.by_task_id[i] for i in removed], "deadline")
 
     def _withdraw(self, task_ids: Collection[str], why: RecallReason) -> set[str]:
         """Take these out of their queues where the broker shows them: on a broker of others only
@@ -144,21 +146,36 @@ class Withdrawal(Part):
         waiting = self._pending.waiting()
         return waiting if chosen is None else {one for one in waiting if one in chosen}
 
-    def _started_or_unknown(self, everything: set[str]) -> set[str]:
+    def _started_or_unknown(
+        self, everything: set[str], removed: Collection[str] = frozenset()
+    ) -> set[str]:
         """Return which of these a worker runs, or may run; queried after the revocation, which all
-        have heard."""
+        have heard.
+
+        ``removed``: what was taken out of its queue, so that no silent worker gets it. Only once
+        all reports are read is it known that no other copy of its message had begun.
+        """
         if self._locator is None or not everything:
             return everything
         try:
             look = self._snapshot(everything)
-            self._recorder.poll_once()  # to the end, and not in silence where that cannot be done
-            intact = self._context.look_at_store()
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
             return everything
-        if look.unresponsive or not look.answered or intact is False:
-            return everything  # an emptied store may have lost starts
+        if not self._has_read_reports():
+            return everything
+        if look.unresponsive or not look.answered:
+            return everything.difference(removed)
         return set(look.running)
+
+    def _has_read_reports(self) -> bool:
+        """Read what workers report to the end; return whether nothing of it can be missing."""
+        try:
+            self._recorder.poll_once()
+            return self._context.look_at_store() is not False  # an emptied one may lack starts
+        except StackError as error:
+            logger.warning("the reports could not be read to their end: {}", error)
+            return False
 
     def _snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         assert self._locator is not None

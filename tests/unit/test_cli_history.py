@@ -134,6 +134,9 @@ def test_what_is_misspelt_passes_no_gate(folder: Path) -> None:
     assert "nosuch.jsonl: there is no run of it in" in said
     said = refusal("history", *there, "--fail-on=p95(crm.synch) > 1")
     assert "no task of these runs is called so; there are billing.charge" in said
+    free = [one.model_copy(update={"cost": None}) for one in digests_of(folder / "runs")]
+    with pytest.raises(PlanError, match="no receipt of these runs has a cost"):
+        Gate("cost > 1").check([], free)
 
 
 def test_digests_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

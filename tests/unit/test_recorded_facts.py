@@ -381,6 +381,7 @@ def test_a_deadline_takes_back_what_waits() -> None:
         made.run(25)
         assert of(made)[2:] == [
             ("recalled", "deadline", "asked"),
+            ("stored", "revoked"),  # read before it is known that it had not begun
             ("recalled", "deadline", "withdrawn"),
             ("time over", "deadline"),
         ]

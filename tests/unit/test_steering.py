@@ -426,6 +426,24 @@ def full(*_: object, **__: object) -> None:
     raise LedgerError("the disk is full")
 
 
+@pytest.mark.parametrize("by", ["stop", "deadline"])
+def test_what_is_out_of_its_queue_is_not_withdrawn_while_reports_are_unread(by: str) -> None:
+    """The message was there twice, and its other copy has run."""
+    with rig(Plan((entry("a", deadline=20.0 if by == "deadline" else None),))) as made:
+        made.step()
+        made.world.queue.append(made.world.queue[0])
+        made.world.store_down = made.world.clock.now + 40.0
+        made.world.end(first(made), begun(made), "succeeded")
+        if by == "deadline":
+            made.run(21)
+        else:
+            made.engine.wind_down()
+        assert not made.world.queue
+        loaded = made.ledger.jobs.of_entry("a")[-1]
+        assert "withdrawn" not in [one.stage for one in loaded.own.each(Recalled)]
+        assert made.kinds() in ({}, {"a": "timed_out"})
+
+
 def test_what_nobody_heard_to_be_revoked_is_not_withdrawn() -> None:
     """The broker is away in that moment: a worker may run it all the same, once it is back."""
     with rig(Plan((entry("a"),))) as made:
