@@ -73,12 +73,13 @@ def stopped(unsent: int, running: int) -> str:
     return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
 
 
-def command_of(run: Run, report: RunReport) -> str:
-    """Return the command that names a run's manifest, and its shard if it is one."""
-    with run.read() as ledger:
+def command_of(report: RunReport, *runs: Run) -> str:
+    """Return the command that names the manifests of runs, and their shard if they are one."""
+    with runs[0].read() as ledger:
         shard = ledger.info.shard()
     part = "" if shard is None else f" --manifest-shard={shard}"
-    return f"pytest --manifest={report.name_of(run)}{part}"
+    names = "".join(f" --manifest={name}" for name in dict.fromkeys(map(report.name_of, runs)))
+    return f"pytest{names}{part}"
 
 
 def next_steps(run: Run, report: RunReport) -> Iterator[str]:
@@ -104,7 +105,7 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
     resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
-    command = command_of(run, report)
+    command = command_of(report, run)
     steps: Iterator[str] = iter(())
     if status == "stopped" and left:
         yield stopped(unsent, left - unsent)

@@ -129,7 +129,8 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     steps = [line for run in report.runs for line in next_steps(run, report)]
     remembers = report.config.pluginmanager.has_plugin("lfplugin")
     if found and remembers and not any(map(is_command, steps)):
-        again = f"{command_of(found[0][1], report)} --lf{report.options.stack_arguments}"
+        runs = dict.fromkeys(run for _, run in found)
+        again = f"{command_of(report, *runs)} --lf{report.options.stack_arguments}"
         steps.append(f"  to run these again: {again}")
     files = list(_files(report))
     room = MOST - 1 - len(files)

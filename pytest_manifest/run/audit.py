@@ -36,6 +36,7 @@ from pytest_manifest.run.strategy import EarlierRunStrategy, Tracking, evaluate_
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Place, Seen, TakenUp
 from pytest_manifest.schema.run_facts import RunOver
+from pytest_manifest.schema.statuses import ENDS, GIVEN_UP
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.judge import Rules
@@ -165,7 +166,8 @@ class Audit(EarlierRunStrategy):
     def _close(self, ledger: Ledger) -> None:
         """End the run where nothing of it is awaited any more."""
         self.state.signals.on_verdicts([])
-        if ledger.info.status in ("running", "detached") and not ledger.attempts.has_open():
+        is_open = ledger.attempts.has_open() or _has_given_up_some(ledger)
+        if ledger.info.status in ("running", "detached") and not is_open:
             ledger.info.set_status("finished")
 
     # Judging
@@ -287,6 +289,15 @@ class Audit(EarlierRunStrategy):
             return ""
         change, words = change_of(entry, self.state.manifest.parse(line.old))
         return words if change == "job" else ""
+
+
+def _has_given_up_some(ledger: Ledger) -> bool:
+    """Return whether a job may go on, or begin yet, that the run waits for no more: no worker has
+    reported that its time was over."""
+    late = GIVEN_UP - ENDS
+    names = [name for name, status in ledger.verdicts.statuses().items() if status in late]
+    verdicts = filter(None, map(ledger.verdicts.of_entry, names))
+    return any(one.receipt is None or one.receipt.state not in late for one in verdicts)
 
 
 def _is_unfinished(ledger: Ledger) -> bool:

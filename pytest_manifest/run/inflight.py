@@ -376,6 +376,8 @@ class StrandedJobs:
     _pending: PendingAttempts
     _live_warnings: list[str]
     allowed: bool
+    repairs: Callable[[frozenset[str]], bool] = lambda _: True
+    """Tells whether ``--manifest-repair`` would put back some of these jobs."""
     _said: int = 0
 
     def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
@@ -403,17 +405,16 @@ class StrandedJobs:
         back = "when its visibility timeout is over"
         if since and look.visibility_timeout is not None:
             back += f" (from {_clock(min(since) + look.visibility_timeout)} on)"
+        helps = self.repairs(frozenset(task_ids))
         if not look.unresponsive:
-            return (
-                f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
-                "--manifest-repair at once"
-            )
-        repaired = "this run does, " if self.allowed else "--manifest-repair does, "
+            back += ", --manifest-repair at once" if helps else ""
+            return f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}"
+        repaired = "this run does" if self.allowed else "--manifest-repair does"
+        soon = f", and {repaired}, as soon as it is known to be gone" if helps else ""
         return (
             f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
             f"{listed(sorted(look.unresponsive), 3)} did not answer: one that is busy may run them "
-            f"yet; of one that is gone the broker gives them back {back}, and {repaired}as soon as "
-            "it is known to be gone"
+            f"yet; of one that is gone the broker gives them back {back}{soon}"
         )
 
 

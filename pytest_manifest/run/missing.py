@@ -197,7 +197,11 @@ def job_search(context: EngineContext) -> JobSearch | None:
     if context.locator is None:
         return None
     allowed = context.moves_orphans
-    stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
+    stranded = StrandedJobs(
+        *(context.pending, context.live_warnings),
+        allowed=allowed,
+        repairs=lambda held: bool(held - may_run_twice(context, held)),
+    )
     retried = context.collector.retried
     return JobSearch(context.locator, context.pending, stranded, context.departures, retried)
 
@@ -369,7 +373,9 @@ class MissingJobs(Part):
         waiting = {i: t for i, t in orphans.items() if i not in started}
         if not self._context.moves_orphans:
             if waiting:
-                back = "when its visibility timeout is over, --manifest-repair at once"
+                helps = waiting.keys() > may_run_twice(self._context, waiting)
+                back = "when its visibility timeout is over"
+                back += ", --manifest-repair at once" if helps else ""
                 self._warn("given back", waiting, f"; the broker gives them back {back}")
             self._note(started, "left")
             return list(started)
@@ -418,25 +424,15 @@ class MissingJobs(Part):
             self._facts.of(self._pending.by_task_id[task_id], fact)
 
     def _not_to_be_repeated(self, waiting: Iterable[str]) -> frozenset[str]:
-        once = frozenset(i for i in waiting if not self._pending.by_task_id[i].entry.idempotent)
-        why = self._why_starts_are_unknown() if once else ""
-        if not why:
-            return frozenset()
-        self._warn(
-            "not put back",
-            once,
-            f", and may have begun them, as {why}; they are not put back, but the broker does so "
-            "when its visibility timeout is over",
-        )
+        once = may_run_twice(self._context, waiting)
+        if once:
+            self._warn(
+                "not put back",
+                once,
+                f", and may have begun them, as {why_started_unknown(self._context)}; they are not "
+                "put back, but the broker does so when its visibility timeout is over",
+            )
         return once
-
-    def _why_starts_are_unknown(self) -> str:
-        """Return why a job may have started unreported, "" where none may; our own workers report
-        every start, but a store that was emptied has lost what they reported."""
-        known = self._context.ledger.jobs.run_facts()
-        if self._context.is_private and not was_emptied(known):
-            return ""
-        return why_starts_may_lack(known)
 
     def _warn(self, kind: str, orphans: Iterable[str], what: str) -> None:
         names = sorted(self._pending.by_task_id[task_id].entry.id for task_id in orphans)
@@ -446,7 +442,25 @@ class MissingJobs(Part):
         if before in warnings:  # the newest count stands for those before it
             warnings.remove(before)
         self._said[kind] = sentence
-        warnings.append(sentence)
+        if sentence not in warnings:  # as another search of this session has said it
+            warnings.append(sentence)
+            self._context.live_warnings += [] if before else [sentence]
+
+
+def may_run_twice(context: EngineContext, held: Iterable[str]) -> frozenset[str]:
+    """Return which of these jobs that dead workers hold may have begun, and are not idempotent."""
+    pending = context.pending.by_task_id
+    once = frozenset(i for i in held if not pending[i].entry.idempotent)
+    return once if once and why_started_unknown(context) else frozenset()
+
+
+def why_started_unknown(context: EngineContext) -> str:
+    """Return why a job may have started unreported, "" where none may; our own workers report every
+    start, but a store that was emptied has lost what they reported."""
+    known = context.ledger.jobs.run_facts()
+    if context.is_private and not was_emptied(known):
+        return ""
+    return why_starts_may_lack(known)
 
 
 def why_starts_may_lack(run: RunFacts) -> str:

@@ -34,6 +34,7 @@ from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.ledger_findings import SHOWN, Case, entries_to_come, is_long, running_for
+from pytest_manifest.run.missing import why_starts_may_lack
 from pytest_manifest.run.search import WORKERS, JobSearch
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STACKS_MARK
@@ -63,7 +64,7 @@ class WorkerQuestions:
     workers: Mapping[str, Worker] = field(default_factory=dict)
     active: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     held: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    queues: Mapping[str, set[str]] = field(default_factory=dict)
+    queues: dict[str, set[str]] = field(default_factory=dict)
     """The queues of the run -> their tasks."""
 
     def __post_init__(self) -> None:
@@ -81,6 +82,7 @@ class WorkerQuestions:
             self._ask_workers()
             before = self._count_queues()
             search, located = self._search()
+            self._add_found_queues(search)
             after = self._count_queues()
             self.notes.looked_at += [f"queues {listed(sorted(after), SHOWN)}"] if after else []
             self._no_workers(after)
@@ -104,6 +106,13 @@ class WorkerQuestions:
         except DispatchError as error:
             self.notes.cannot_see("some queues", str(error))
         self.queues = found
+
+    def _add_found_queues(self, search: JobSearch | None) -> None:
+        """Count the queues in which jobs were found, of others that the app has, too."""
+        looks = search.looks if search is not None else None
+        for task_id, name in looks[1].queued.items() if looks is not None else ():
+            if job := self.jobs.get(task_id):
+                self.queues.setdefault(name, set()).add(job.entry.task)
 
     def _samples(self) -> Iterable[Entry]:
         """Return an entry for each task and queue."""
@@ -357,16 +366,20 @@ class WorkerQuestions:
         return [taken, f"broker: {back}"]
 
     def _held_by_dead(self, jobs: Sequence[PendingAttempt], look: BrokerSnapshot) -> None:
-        begun = sum(job.is_running for job in jobs)
+        why = why_starts_may_lack(self.case.ledger.jobs.run_facts())
+        begun = f"{sum(job.is_running for job in jobs)} of them begun"
+        begun = f"how many of them begun is not known: {why}" if why else begun
         if self.address.is_private:
             remedy = "nothing: the run puts back what was not begun, and judges the rest, by itself"
+        elif why and not any(job.entry.idempotent for job in jobs):
+            remedy = "wait until then: they might run twice, so --manifest-repair puts none back"
         elif self.case.is_followed:
             remedy = f"now: end that pytest by Ctrl-C, then {self._repair()}; else wait until then"
         else:
             remedy = f"now: {self._repair()}; else wait until then"
         self.notes.find(
             "held_by_dead",
-            f"a worker that is gone holds {_named(jobs)}, {begun} of them begun",
+            f"a worker that is gone holds {_named(jobs)}, {begun}",
             [*self._back(jobs, look), _gone(jobs, look)],
             remedy,
             jobs=jobs,

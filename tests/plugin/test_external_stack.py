@@ -211,6 +211,35 @@ def test_a_next_try_that_waits_in_a_queue_of_its_own_is_not_lost(
 
 @pytest.mark.live
 @pytest.mark.ring(2)
+def test_what_was_given_up_is_not_sent_beside_itself_after_an_audit(
+    project: Project, broker: str
+) -> None:
+    """Its next try waits in a queue that the app has, and nobody serves yet."""
+    known = '\napp.conf.task_queues = [Queue("celery"), Queue("slow")]\n'
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    project.write("jobs.py", f"from kombu import Queue\n{jobs}{known}{SLOWLY}")
+    project.write("url.txt", broker)
+    project.manifest("m.jsonl", [{"id": "a", "task": "jobs.slowly", "kwargs": {"key": "a"}}])
+    batch = "--manifest=m.jsonl", f"--manifest-broker={broker}"
+    with worker(project, broker, "-Q", "celery"):
+        options = (*batch, "--manifest-app=jobs:app", "--manifest-deadline=20s")
+        with pytest_beside(project, *options) as session:
+            eventually(lambda: project.ran() == {"a": 1}, within=60, what="it waits for its retry")
+            assert "no_consumer" in codes(doctor(project)[1])
+            assert session.wait(60) == pytest.ExitCode.TESTS_FAILED
+        audited = project.run(*batch, "--manifest-audit")
+        audited.assert_outcomes(failed=1)
+        assert "--manifest-audit=wait" in audited.stdout.str()
+        refused = project.run(*batch, "--lf")
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        assert "may still be queued or running" in refused.stderr.str()
+    with worker(project, broker, "-Q", "slow", name="slow"):
+        project.run(*batch, "--manifest-audit=wait").assert_outcomes(passed=1)
+    assert project.ran() == {"a": 2}
+
+
+@pytest.mark.live
+@pytest.mark.ring(2)
 def test_two_at_once_send_once(project: Project, broker: str) -> None:
     """Of two pytest processes that begin together on one manifest, one sends and one is refused."""
     project.doubles(count=5)

@@ -6,6 +6,8 @@ import re
 import time
 from dataclasses import replace
 
+import pytest
+
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.locating.base import BrokerSnapshot
 from pytest_manifest.run.inflight import PendingAttempts, StrandedJobs
@@ -53,6 +55,16 @@ def test_what_is_known_is_said_once_while_it_is_waited_for() -> None:
     stranded.update(holding, holding)
     assert not any(flight.stranded for flight in made.by_task_id.values())
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("silent", ["", "w2@h"])
+def test_what_a_repair_would_not_put_back_is_not_said_to_be_put_back(silent: str) -> None:
+    made, said = flights(), list[str]()
+    stranded = StrandedJobs(made, said, allowed=False, repairs=lambda _: False)
+    stranded.update(look(made, silent=silent), look(made, silent=silent))
+    (sentence,) = said
+    assert "back when its visibility timeout is over" in sentence
+    assert "--manifest-repair" not in sentence
 
 
 def test_a_worker_that_does_not_answer_may_be_busy() -> None:
