@@ -257,11 +257,9 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
     if any(one.receipt.state == "revoked" for one in ends):
         begun = {start.execution for start in traces.starts}
         ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
-    if traces.handed_on:
+    if traces.handed_on or (traces.last is not None and traces.last.retries):
         ends = _without_earlier(ends, job, traces)
-    if len(ends) < 2:
-        return ends
-    return _in_order_of_ends(ends, traces.starts)
+    return ends if len(ends) < 2 else _in_order_of_ends(ends, traces.starts)
 
 
 def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
@@ -328,8 +326,10 @@ def _goes_on_after(end: End, job: JobFacts, traces: Traces) -> bool:
     search finds none, which the run itself has not taken out.
     """
     after, state, last = traces.handed_on.get(end.execution), end.receipt.state, traces.last
-    if after is None:
-        return False
+    if after is None:  # a later try tells of one whose own reports are lost, and that then died
+        tried = {start.execution: start.retries for start in traces.starts}
+        is_lost = state == "crashed" and end.execution not in {None, *tried}
+        return is_lost and end.receipt.retries < max(tried.values(), default=0)
     has_begun_again = last is None or last.execution != end.execution
     if after.how == "canvas":  # its last part has the job's own id
         return has_begun_again and state not in OF_ITS_PROCESS

@@ -789,6 +789,17 @@ F = [
         is_final=False,
     ),
     Row(
+        "D3: a process died after it had asked for a retry, and its own reports are lost",
+        [sent(), store("emptied"), started("x2", retries=1, pid=12), ended("crashed", "x1")],
+        ("pending", "problem"),
+        is_final=False,
+    ),
+    Row(
+        "D3: a process of the last try died, and its own start is lost",
+        [sent(), store("emptied"), started("x1"), ended("crashed", "x2", retries=1)],
+        ("crashed", "died"),
+    ),
+    Row(
         "F3: a dead worker's copy is taken out, of what the store alone has as ended",
         [sent(), started(), stored(), gone(), moved("taken_out")],
         ("unknown", "process_gone_unconfirmed"),
