@@ -75,8 +75,8 @@ def history(
     runs = runs_folder(folder)
     groups = _digests(manifests or [], runs, since, rebuild=rebuild)
     found = over_time(groups)
+    known = sorted({task.task for one in found.manifests for task in one.tasks})
     for gate in gates:
-        known = sorted({task.task for one in found.manifests for task in one.tasks})
         gate.check(known, list(chain.from_iterable(groups)))
     if output is not None:
         from pytest_manifest.reporting.history_page import write_history_page

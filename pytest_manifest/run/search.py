@@ -379,8 +379,8 @@ class JobSearch:
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
-        self.waits_elsewhere = self._waiting_elsewhere(located.missing, second.answered)
-        to_come = self._to_come(located.missing, first, second) | self.waits_elsewhere
+        to_come = self._to_come(located.missing, first, second)
+        to_come |= self._may_wait_elsewhere(located.missing, second.answered)
         lost = located.missing | frozenset(located.unacked_by_dead)
         outlived = self.departures.outlived(self._living(lost))
         held = {i: tags for i, tags in located.unacked_by_dead.items() if i not in outlived}
@@ -422,22 +422,25 @@ class JobSearch:
             or any(first.contains(one) or second.contains(one) for one in job.senders)
         )
 
-    def _waiting_elsewhere(
+    def _may_wait_elsewhere(
         self, missing: frozenset[str], answered: frozenset[str]
     ) -> frozenset[str]:
-        """Return those of what is missing that wait for their next try in an unknown queue.
+        """Return those of what is missing that may wait for their next try in an unknown queue, and
+        note those that do.
 
         Where a worker reports starts, it tells which queue that is; of a stock one the store alone
         says that a retry was asked for. No worker has gone, which might have had that try.
         """
+        self.waits_elsewhere = frozenset()
         ids = [one for one in missing if self._pending.by_task_id[one].start is None]
         if not (ids and self.departures.are_all_there(answered)):
             return frozenset()
         try:
-            return frozenset(self.retried(ids))
+            self.waits_elsewhere = frozenset(self.retried(ids))
         except StackError as error:  # the store is away: there is a next time
             logger.warning("the result store could not be asked for retries: {}", error)
             return frozenset(ids)
+        return self.waits_elsewhere
 
     def _with_starters(
         self, look: BrokerSnapshot, ids: frozenset[str], left: frozenset[str]

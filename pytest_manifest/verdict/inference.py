@@ -142,17 +142,15 @@ _RECALLED: Final[Mapping[facts.RecallReason, VerdictStatus]] = {
 
 
 def _died(case: Case, last: Started) -> Found:
-    """Find a job whose process is gone, or that a dead worker had begun (F3)."""
-    return _emptied(case.run) or _dead(case, last, case.traces.death)
+    """Find a job whose process is gone, or that a dead worker had begun (F3).
 
-
-def _dead(case: Case, last: Started, death: Gone | None) -> Found:
-    """Find a job by how its process has ended, and by the end of it that the store may have.
-
-    That may be of the job, whose report got lost, or be stored by a task in the middle of its work.
+    An end of it that the store alone has may be of the job, whose report got lost, or be stored by
+    a task in the middle of its work.
     """
+    if emptied := _emptied(case.run):
+        return emptied
     is_confirmed = all(one.receipt.state == "crashed" for one in case.traces.hearsay)
-    reason = _death(last, death, is_confirmed=is_confirmed)
+    reason = _death(last, case.traces.death, is_confirmed=is_confirmed)
     return Found("crashed" if is_confirmed else "unknown", reason)
 
 
@@ -198,7 +196,7 @@ def _missing(case: Case, nowhere: Nowhere) -> Found | End | None:
         return Found("lost", problems.LostBetween(worker=last.worker, how=between.how))
     if death is None:
         return Found("lost", problems.LostInFlight(worker=last.worker))
-    return _dead(case, last, death)
+    return _died(case, last)
 
 
 def _missing_unstarted(case: Case) -> Found:

@@ -101,6 +101,20 @@ def test_a_stock_workers_next_try_in_an_unknown_queue_is_waited_for(*, has_left:
             assert made.kinds() == {"a": "passed"}
 
 
+def test_of_a_store_that_is_away_no_retry_is_said() -> None:
+    """What is not found is neither lost nor known to wait elsewhere."""
+    with rig(Plan((entry(retries=1),), owned=False)) as made:
+        made.step()
+        made.world.queue.clear()
+        away = StackError("the result store cannot be reached")
+        with mock.patch.object(made.engine._search, "retried", side_effect=away):
+            made.run(20)
+        assert made.kinds() == {}
+        assert not any("does not know" in one for one in made.engine._context.live_warnings)
+        made.run(40)
+        assert len(made.ledger.attempts.of_entry("a")) == 2
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 def test_an_orphan_is_not_put_back_by_the_word_of_an_emptied_store(*, idempotent: bool) -> None:
     """Its start may be gone with the store: only what may run twice runs again."""
