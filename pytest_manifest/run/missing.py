@@ -249,7 +249,8 @@ class MissingJobs(Part):
         ``search``: where it was not the engine's own.
         """
         if not self._context.moves_orphans:
-            self._context.signals.held_by_dead = bool(located.unacked_by_dead)
+            held = located.unacked_by_dead.keys() & self._pending.by_task_id.keys()
+            self._context.signals.held_by_dead = bool(held - may_run_twice(self._context, held))
         self._note_elsewhere(search or self._search)
         if not (located.unacked_by_dead or located.missing):
             return

@@ -101,6 +101,20 @@ def test_a_stock_workers_next_try_in_an_unknown_queue_is_waited_for(*, has_left:
             assert made.kinds() == {"a": "passed"}
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_repair_is_offered_only_where_it_puts_something_back(*, idempotent: bool) -> None:
+    """A stock worker has died with a message, and nobody knows whether it had begun."""
+    with rig(Plan((entry(idempotent=idempotent),), owned=False)) as made:
+        add_nodes(made.ledger, made.world.workers, "stock")
+        made.step()
+        made.world.take(first(made))
+        made.world.kill(first(made), restart=0.2)
+        made.run(20)
+        assert made.engine._context.signals.held_by_dead is idempotent
+        said = [one for one in made.findings if "holds 1 job" in one]
+        assert ["--manifest-repair" in one for one in said] == [idempotent]
+
+
 def test_of_a_store_that_is_away_no_retry_is_said() -> None:
     """What is not found is neither lost nor known to wait elsewhere."""
     with rig(Plan((entry(retries=1),), owned=False)) as made:
