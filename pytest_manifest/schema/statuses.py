@@ -22,6 +22,8 @@ State = Literal[
 ]
 OF_ITS_PROCESS: Final[frozenset[State]] = frozenset({"succeeded", "failed", "ignored"})
 """Ends that only the process which ran the task can report, after it reported the start."""
+OF_A_KILLED_ONE: Final[frozenset[State]] = frozenset({"crashed", "timed_out"})
+"""Ends that its worker's main process reports of a process that died, or that it has killed."""
 NEVER_STARTED_STATES: Final[frozenset[State]] = frozenset(
     {"revoked", "expired", "rejected", "unknown_task"}
 )

@@ -19,7 +19,7 @@ from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.schema import Entry, Receipt, facts, wire
 from pytest_manifest.schema.facts import Gone, HandedOn, Sending, Started, value
 from pytest_manifest.schema.run_facts import AnyFact, JobFacts, RunFacts, SetBack, StoreFact
-from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
+from pytest_manifest.schema.statuses import OF_A_KILLED_ONE, OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.expectations import result_left_out
@@ -328,7 +328,7 @@ def _goes_on_after(end: End, job: JobFacts, traces: Traces) -> bool:
     after, state, last = traces.handed_on.get(end.execution), end.receipt.state, traces.last
     if after is None:  # a later try tells of one whose own reports are lost, and that then died
         tried = {start.execution: start.retries for start in traces.starts}
-        is_lost = state == "crashed" and end.execution not in {None, *tried}
+        is_lost = state in OF_A_KILLED_ONE and end.execution not in {None, *tried}
         return is_lost and end.receipt.retries < max(tried.values(), default=0)
     has_begun_again = last is None or last.execution != end.execution
     if after.how == "canvas":  # its last part has the job's own id

@@ -795,6 +795,17 @@ F = [
         is_final=False,
     ),
     Row(
+        "D3: a process was ended at its time limit after that, and its own reports are lost",
+        [sent(), store("emptied"), started("x2", retries=1, pid=12), ended("timed_out", "x1")],
+        ("pending", "problem"),
+        is_final=False,
+    ),
+    Row(
+        "D3: a process of the last try was ended at its time limit, and its own start is lost",
+        [sent(), store("emptied"), started("x1"), ended("timed_out", "x2", retries=1)],
+        ("timed_out", "stopped_at_limit"),
+    ),
+    Row(
         "D3: a process of the last try died, and its own start is lost",
         [sent(), store("emptied"), started("x1"), ended("crashed", "x2", retries=1)],
         ("crashed", "died"),
