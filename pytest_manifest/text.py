@@ -197,14 +197,20 @@ def beginning(text: str, limit: int, ellipsis: str = "...") -> str:
 
 
 def cut(text: str, width: int, ellipsis: str = "...") -> str:
-    """Return printable text in at most ``width`` columns; a longer one loses its middle."""
+    """Return printable text in at most ``width`` columns; a longer one loses its middle.
+
+    That begins and ends between two words where such a place is near: an option stays whole.
+    """
     if cells(text) <= width:
         return text
     room = width - len(ellipsis)
     if room <= 0:
         return ellipsis[: max(width, 0)]
-    tail = fitting(text[::-1], room // 2)[::-1]
-    return f"{fitting(text, room - room // 2)}{ellipsis}{tail}"
+    head, tail = fitting(text, room - room // 2), fitting(text[::-1], room // 2)[::-1]
+    before, behind = head.rfind(" "), tail.find(" ") + 1
+    head = head[:before] if before > len(head) * 2 // 3 else head
+    tail = tail[behind:] if 0 < behind < len(tail) // 3 else tail
+    return f"{head}{ellipsis}{tail}"
 
 
 def short_path(path: Path, root: Path) -> str:

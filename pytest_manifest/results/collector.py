@@ -89,7 +89,10 @@ class ReceiptCollector:
 
         Raises StackError where the store cannot be reached.
         """
-        return self._ask(lambda stream: stream.is_intact())
+        is_intact = self._ask(lambda stream: stream.is_intact())
+        if is_intact is False and self._stream is not None:
+            self._position = self._stream.position  # the beginning, where it is read anew
+        return is_intact
 
     def trim(self) -> None:
         """Take out of the stream what has been read, once that is committed.

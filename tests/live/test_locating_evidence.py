@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_a_store_that_was_emptied_is_not_intact(store: str, client: redis.Redis)
         assert not reader.is_intact()
         with reading(store) as later:
             assert not later.is_intact()
+
+
+def test_what_a_clock_that_was_set_back_puts_below_the_position_is_read(
+    store: str, client: redis.Redis
+) -> None:
+    """Ids are times: a server that takes an emptied one's place may give lower ones. Once."""
+    ahead = f"{int(time.time() * 1000) + 60_000}-0"
+    with reading(store) as reader:
+        reader.begin(TTL)
+        client.xadd(KEY, {STREAM_FIELD: json.dumps({"kind": "started"})}, id=ahead)
+        assert len(reader.read()) == 1
+        client.flushdb()
+        add(client, "finished")
+        assert reader.read() == []
+        reader.trim()
+        assert not reader.is_intact()
+        assert [found["kind"] for found in reader.read()] == ["finished"]
+        assert not reader.is_intact()
+        assert reader.read() == []
+        with reading(store, ahead) as later:
+            assert not later.is_intact()
+            later.trim()
+            assert [found["kind"] for found in later.read()] == ["finished"]
 
 
 def test_another_record_under_the_id_of_the_mark_is_no_mark(

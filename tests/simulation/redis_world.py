@@ -7,6 +7,7 @@ and Celery keep them; ``test_fake_redis.py`` holds that form, and the server, to
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
@@ -244,6 +245,10 @@ class RedisWorld(SimulatedWorld):
         super().flush(everything=everything)
         self.store.flushdb()
         self._ids.clear()
+        # Ids are times of the wall's clock: none that comes is below what was read before.
+        emptied = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 == emptied:
+            pass
 
     def _append(self, record: Record) -> None:
         record = replace(record, number=next(self._numbers))

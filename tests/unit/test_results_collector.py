@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import pytest
 from redis import Redis, SSLConnection
 
+from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
@@ -19,6 +20,8 @@ from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.worker.backend_memory import stores
+
+T = TypeVar("T")
 
 RUN = "20261124T150000-0123abcd"
 AWAITED = {"t-a": PendingAttempt(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
@@ -89,6 +92,9 @@ class FakeResults:
 
     def discard(self, task_ids: Iterable[str]) -> None:
         self.handed = [*self.handed, *task_ids]
+
+    def renewed(self) -> FakeResults:
+        return self
 
     def close(self) -> None: ...
 
@@ -185,6 +191,36 @@ def test_a_stream_in_memory_tells_as_one_in_redis_does() -> None:
     assert stream.read() == []
     stores.now.clear()
     assert gatherer.is_intact() is False
+
+
+class Unanswered:
+    """Gives every call its answer, but for the next one where it is told so."""
+
+    def __init__(self) -> None:
+        self.breaks_off = False
+
+    def call(self, call: Callable[[], T]) -> T:
+        if self.breaks_off:
+            self.breaks_off = False
+            raise PeerTimeoutError("the store does not answer")
+        return call()
+
+
+def test_a_stream_that_is_read_anew_is_so_by_other_connections() -> None:
+    """Those are opened where the store has not answered in time."""
+    key, caller = "manifest:0123abcd:anew", Unanswered()
+    stream = StreamReader("memory://", key, position=f"{10**13}-0")
+    results = cast("ResultReader", FakeResults({}))
+    gatherer = ReceiptCollector(stream, results, cast("BoundedCaller", caller))
+    store = cast("Redis", stores.now)
+    store.xadd(key, {STREAM_FIELD: json.dumps(finished())})
+    assert gatherer.poll(AWAITED, 0).finals == []
+    assert gatherer.is_intact() is False
+    caller.breaks_off = True
+    with pytest.raises(PeerTimeoutError):
+        gatherer.poll(AWAITED, 0)
+    assert [task_id for task_id, _, _ in gatherer.poll(AWAITED, 0).finals] == ["t-a"]
+    stores.now.clear()
 
 
 def test_what_was_read_is_taken_out_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,12 @@ def test_a_cut_text_keeps_both_ends() -> None:
     assert cut("charge-0001-of-march", 11, "…") == "charg…march"
 
 
+def test_a_cut_text_keeps_words_whole() -> None:
+    """An option that is cut would be copied so."""
+    advice = "look at the worker's log, then send it again with --manifest-resume=unsafe"
+    assert cut(advice, 55) == "look at the worker's log,...--manifest-resume=unsafe"
+
+
 def test_short_keeps_both_ends() -> None:
     """A value is shortened in the middle, and large ones are not written out first."""
     assert short("abc") == "'abc'"
