@@ -148,10 +148,12 @@ def last_write(files: RunFiles) -> datetime | None:
 
 
 def last_word(log: Path) -> str | None:
+    """Return the newest record of a session's log, where a line feed is written as two letters."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - LAST_BYTES))
         lines = file.read().decode("utf-8", "replace").splitlines()
-        return next((shown_text(line) for line in reversed(lines) if line.strip()), None)
+        last = next((line for line in reversed(lines) if line.strip()), None)
+        return None if last is None else shown_text(" ".join(last.replace(r"\n", " ").split()))
     return None
 
 

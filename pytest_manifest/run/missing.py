@@ -171,8 +171,8 @@ class Withdrawal(Part):
     def _has_read_reports(self) -> bool:
         """Read what workers report to the end; return whether nothing of it can be missing."""
         try:
-            self._recorder.poll_once()
-            return self._context.look_at_store() is not False  # an emptied one may lack starts
+            # An emptied store may lack starts.
+            return read_reports(self._recorder, self._context) is not False
         except StackError as error:
             logger.warning("the reports could not be read to their end: {}", error)
             return False
@@ -293,11 +293,9 @@ class MissingJobs(Part):
     def read_reports(self) -> bool | None:
         """Read what was told by the second snapshot, before anything is moved or judged by it.
 
-        Returns whether all of that was there, see ``EngineContext.look_at_store``. Raises
-        StackError where the store cannot be reached.
+        Returns and raises what :func:`read_reports` does.
         """
-        self._recorder.poll_once()
-        return self._context.look_at_store()
+        return read_reports(self._recorder, self._context)
 
     def confirm(self, located: JobLocations, as_of: int, search: JobSearch | None) -> None:
         """Count what the store alone reports of what is missing; see :class:`UnconfirmedEnds`."""
@@ -446,6 +444,19 @@ class MissingJobs(Part):
         if sentence not in warnings:  # as another search of this session has said it
             warnings.append(sentence)
             self._context.live_warnings += [] if before else [sentence]
+
+
+def read_reports(recorder: VerdictRecorder, context: EngineContext) -> bool | None:
+    """Read what workers have reported to the end.
+
+    Returns whether all of that was there, see ``EngineContext.look_at_store``. Raises StackError
+    where the store cannot be reached.
+    """
+    recorder.poll_once()
+    is_intact = context.look_at_store()
+    if is_intact is False:
+        recorder.poll_once()  # what an emptied store has had reported since
+    return is_intact
 
 
 def may_run_twice(context: EngineContext, held: Iterable[str]) -> frozenset[str]:

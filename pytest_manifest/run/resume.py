@@ -300,6 +300,8 @@ class Resume(strategy.EarlierRunStrategy):
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         intact = collector.is_intact()
+        if intact is False:
+            engine.poll_once()  # what an emptied store has had reported since
         # A session that was killed before its first message may not have marked the store at all.
         emptied = intact is False and not ledger.attempts.send_states().keys() <= strategy.NOT_OURS
         if emptied:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from contextlib import closing
 
 import pytest
@@ -11,6 +13,8 @@ import redis
 from celery import Celery
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema.stream_records import STREAM_FIELD
+from tests.live.broker_support import database
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
@@ -136,6 +140,39 @@ def test_that_the_store_was_emptied_is_not_forgotten(project: Project, broker: s
         for _ in range(2):
             project.run(*options, "--manifest-resume")
     assert project.ran() == {"h": 1, "a": 1, "b": 1}
+
+
+def position(project: Project) -> str | None:
+    """Return up to which of its records a run has read its stream."""
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        return ledger.info.get_meta("stream_position")
+
+
+def test_what_an_emptied_store_is_told_since_is_read(project: Project, broker: str) -> None:
+    """Though the clock of its server has been set back: the stream's ids are times."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [hold("a")])
+    backend = database(broker, 1)
+    stack = (f"--manifest-broker={broker}", f"--manifest-backend={backend}")
+    with (
+        worker(project, broker, *INSTRUMENTED, backend=backend),
+        redis.Redis.from_url(backend) as store,
+        pytest_beside(project, "--manifest=m.jsonl", *stack) as process,
+    ):
+        eventually(project.ran, within=60, what="the job has begun")
+        (stream,) = store.keys("manifest:*:receipts")
+        ahead = f"{int(time.time() * 1000) + 600_000}-0"
+        store.xadd(stream, {STREAM_FIELD: json.dumps({"kind": "of another version"})}, id=ahead)
+        eventually(lambda: position(project) == ahead, within=60, what="that is read")
+        store.flushdb()
+        held.unlink()
+        text, _ = process.communicate(timeout=90)
+    assert project.verdicts() == {"a": "passed"}, text
+    assert "the result store was emptied" in text
+    with Ledger.open(project.ledgers()[-1]) as ledger:
+        (end,) = ledger.queries.all_verdicts()
+    assert end.receipt is not None
+    assert end.receipt.source == "worker", "the plain result says less"
 
 
 def test_what_a_dead_worker_had_is_told_of_while_it_is_waited_for(

@@ -17,6 +17,7 @@ from pytest_manifest.cli import FOUND
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.processes import holder_of, is_stopped, stacks_of, take_lock
 from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.ledger_findings import last_word
 from pytest_manifest.schema.run_facts import SetBack
 from pytest_manifest.stack.health import server_state
 from tests.reports import started
@@ -39,6 +40,14 @@ def process(code: str) -> Iterator[int]:
         yield one.pid
         assert one.poll() is None, "it was ended by the question"
         one.kill()
+
+
+def test_the_last_word_of_a_log_is_one_line(tmp_path: Path) -> None:
+    """A record that had several was written as one; an empty log has none."""
+    log = tmp_path / "run.log"
+    assert last_word(log) is None
+    log.write_text("1 | a\n2 | no worker answers:\\n\\n  a@b\\n  c@d\n\n", "utf-8")
+    assert last_word(log) == "2 | no worker answers: a@b c@d"
 
 
 @pytest.mark.parametrize("hangs", [SLEEPS, IN_C], ids=["sleeps", "in C"])
