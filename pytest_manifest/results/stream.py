@@ -238,35 +238,35 @@ class StreamReader:
         """Tell whether the mark is still there; without it the stream was emptied or expired.
 
         Nor is it intact where the mark names a server in whose place there is another one, or the
-        same, started anew: what came after it last saved is gone. Then it is read from its
-        beginning, once. Raises StackError where the store cannot be reached.
+        same, started anew: what came after it last saved is gone. One without its mark is then read
+        from its beginning, once. Raises StackError where the store cannot be reached.
         """
         with self._stack_errors("read from"):
             if self._look_for_gaps():
                 return False
-            is_intact = self._has_its_mark()
-        if not (is_intact or self._is_read_anew):
-            self._read_anew()
-        return is_intact
+            mark = self._read_mark()
+            if mark is None:
+                self._read_anew()
+                return False
+            named = mark.get("server")
+            return named is None or self._server()[0] in (None, named)
 
-    def _has_its_mark(self) -> bool:
+    def _read_mark(self) -> Mapping[str, object] | None:
         if self._mark is None:
             self._mark = self._find_mark()
         if self._mark is None:
-            return False
+            return None
         # Filled anew within the same millisecond, a stream has another record under that id.
         rows = _rows(self._client.xrange(self._key, self._mark, self._mark))
-        marks = [record for _, fields in rows if _is_mark(record := _parse_record(fields))]
-        if not marks or marks[0] is None:
-            return False
-        named = marks[0].get("server")
-        return named is None or self._server()[0] in (None, named)
+        found = (_parse_record(fields) for _, fields in rows)
+        return next((record for record in found if _is_mark(record)), None)
 
     def _read_anew(self) -> None:
         """Begin again at the beginning: a server whose clock is behind that of the one before gives
-        lower ids, below the position. What is read twice changes nothing."""
-        self.position = self._before = "0"
-        self._trimmed_to, self._read_ids, self._is_read_anew = "-", [], True
+        lower ids, below the position. Nothing that was read is there."""
+        if not self._is_read_anew:
+            self.position = self._before = "0"
+            self._trimmed_to, self._read_ids, self._is_read_anew = "-", [], True
 
     def _server(self) -> tuple[str | None, bool]:
         """Return the id of the store's server since its start, None where it does not tell, and
