@@ -18,7 +18,7 @@ from google.ai.generativelanguage import GenerativeServiceClient
 from google.api_core import exceptions as api_errors
 from google.api_core.client_options import ClientOptions
 from google.auth import api_key as api_key_credentials
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import json_format  # type: ignore[import-untyped]  # protobuf has no types
 from loguru import logger
 from pydantic import JsonValue, SecretStr
 

@@ -94,13 +94,13 @@ def replace(self: Any, how: str) -> None:
     """Have others do the work: 5 comes to 20."""
     ways: dict[str, Callable[[], object]] = {
         "task": lambda: double.s(10),  # type: ignore[attr-defined]  # Celery has no types
-        "chain": lambda: chain(add.si(1, 4), double.s(), double.s()),  # type: ignore[attr-defined]
-        "group": lambda: group(add.si(1, 4), double.si(5)),  # type: ignore[attr-defined]
-        "chord": lambda: chord([add.si(5, 5), double.si(5)], total.s()),  # type: ignore[attr-defined]
-        "twice": lambda: replace.si("chain"),  # type: ignore[attr-defined]
-        "nested": lambda: chain(add.si(1, 4), replace.si("chord")),  # type: ignore[attr-defined]
-        "in vain": lambda: chain(add.si(1, 4), fail.si("on the way"), double.si(1)),  # type: ignore[attr-defined]
-        "late": lambda: later.si(0.1, 1),  # type: ignore[attr-defined]
+        "chain": lambda: chain(add.si(1, 4), double.s(), double.s()),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "group": lambda: group(add.si(1, 4), double.si(5)),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "chord": lambda: chord([add.si(5, 5), double.si(5)], total.s()),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "twice": lambda: replace.si("chain"),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "nested": lambda: chain(add.si(1, 4), replace.si("chord")),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "in vain": lambda: chain(add.si(1, 4), fail.si("on the way"), double.si(1)),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
+        "late": lambda: later.si(0.1, 1),  # type: ignore[attr-defined]  # celery's tasks get their methods as they are registered
     }
     raise self.replace(ways[how]())
 

@@ -158,7 +158,7 @@ def test_a_search_finds_help_first(words: str, first: str, site: str, page: Page
 @pytest.mark.ring(2)
 def test_axe_finds_nothing(browser: Browser, site: str) -> None:
     """On the home page, a how-to, the options, evidence and a search, by day and night."""
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 
     names = ("index", "how-to/go-on-after-a-crash", "reference/commands", "evidence/promises")
     urls = [*(f"{site}/{name}.html" for name in names), f"{site}/search.html?q=lost"]

@@ -414,7 +414,7 @@ def test_there_is_no_serious_fault_of_accessibility(
     browser: Browser, run: Watched, *, dark: bool, width: int
 ) -> None:
     """In each state: going on, an entry open, a dialog, lost, over."""
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 
     def faults() -> list[object]:
         return serious(Axe().run(page).response)

@@ -91,8 +91,8 @@ def take(where: StackAddress, publisher: Publisher, queue: str, count: int) -> N
 def taken_in(where: StackAddress) -> dict[str, str]:
     """Tag -> task id of what the broker keeps; its index has the same tags."""
     with client_of(where) as client:
-        values: dict[bytes, bytes] = client.hgetall(f"{PREFIX}unacked")  # type: ignore[assignment]
-        index: list[bytes] = client.zrange(f"{PREFIX}unacked_index", 0, -1)  # type: ignore[assignment]
+        values: dict[bytes, bytes] = client.hgetall(f"{PREFIX}unacked")  # type: ignore[assignment]  # redis-py types both its clients by one answer
+        index: list[bytes] = client.zrange(f"{PREFIX}unacked_index", 0, -1)  # type: ignore[assignment]  # redis-py types both its clients by one answer
     assert sorted(values) == sorted(index)
     return {tag.decode(): json.loads(raw)[0]["headers"]["id"] for tag, raw in values.items()}
 
@@ -100,7 +100,7 @@ def taken_in(where: StackAddress) -> dict[str, str]:
 def waiting_in(where: StackAddress, key: str) -> list[str]:
     """Task ids in the list of this key, those taken next first."""
     with client_of(where) as client:
-        raw: list[bytes] = client.lrange(f"{PREFIX}{key}", 0, -1)  # type: ignore[assignment]
+        raw: list[bytes] = client.lrange(f"{PREFIX}{key}", 0, -1)  # type: ignore[assignment]  # redis-py types both its clients by one answer
     return [json.loads(one)["headers"]["id"] for one in reversed(raw)]
 
 
@@ -155,7 +155,7 @@ def test_large_messages_come_few_at_a_time(
     lrange = redis.Redis.lrange
 
     def spy(self: redis.Redis, name: str, start: int, end: int) -> object:
-        chunk: list[bytes] = lrange(self, name, start, end)  # type: ignore[assignment]
+        chunk: list[bytes] = lrange(self, name, start, end)  # type: ignore[assignment]  # redis-py types both its clients by one answer
         weights.append(sum(map(len, chunk)))
         return chunk
 

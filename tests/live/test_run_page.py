@@ -368,7 +368,7 @@ def test_long_names_of_workers_stay_different(browser: Browser, tmp_path: Path) 
             assert page.locator(".bar-mark").is_visible()
             assert chosen in page.inner_text("#said")
             page.keyboard.press("Enter")
-            eventually(lambda wanted=chosen: title(page) == wanted)  # type: ignore[misc]
+            eventually(lambda wanted=chosen: title(page) == wanted)  # type: ignore[misc]  # mypy infers no type of a default argument
             page.keyboard.press("Escape")
             assert page.locator("#lanes button:focus").count() == 1
             lanes.nth(0).click()
@@ -550,7 +550,7 @@ def test_there_is_no_serious_fault_of_accessibility(
     browser: Browser, file: Path, records: list[EntryRecord], *, dark: bool, width: int
 ) -> None:
     """axe-core finds none, and in an entry that is open not even a small one."""
-    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no types
 
     record = next(r for r in records if r.kind == "failed")
     with shown(browser, file, dark=dark, width=width, fragment="#entry=none") as page:
@@ -647,7 +647,7 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
         assert ids(page)[0] == nasty[0].id
         for record in nasty[:20]:
             page.evaluate("hash => { location.hash = hash }", f"#entry={quote(record.id)}")
-            eventually(lambda wanted=record.id: title(page) == wanted)  # type: ignore[misc]
+            eventually(lambda wanted=record.id: title(page) == wanted)  # type: ignore[misc]  # mypy infers no type of a default argument
             assert page.locator("#details img, #details script").count() == 0
         assert "␛[31mred␛[0m" in page.inner_text("#details") + page.inner_text("#advice")
         page.keyboard.press("Escape")

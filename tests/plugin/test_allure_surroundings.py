@@ -90,7 +90,7 @@ def test_the_executor_is_written_in_ci(project: Project, monkeypatch: pytest.Mon
 def test_categories_name_every_verdict() -> None:
     """Each verdict but a good one is in one category, under the status that it is shown with."""
     kinds = {kind: statuses for _, kind, statuses in CATEGORIES}
-    every: tuple[VerdictStatus, ...] = VerdictStatus.__args__  # type: ignore[attr-defined]
+    every: tuple[VerdictStatus, ...] = VerdictStatus.__args__  # type: ignore[attr-defined]  # a Literal has its values there
     assert set(kinds) == set(every) - {"passed"}
     assert all(kinds[kind] == (status_of(kind),) for kind in every if kind != "passed")
 

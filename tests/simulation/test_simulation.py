@@ -158,7 +158,7 @@ def test_an_intent_that_is_not_written_down_is_seen() -> None:
     mark = Attempts.mark
 
     def without_intent(self: Attempts, ids: object, state: str, **more: object) -> None:
-        mark(self, ids, "planned" if state == "intent" else state, **more)  # type: ignore[arg-type]
+        mark(self, ids, "planned" if state == "intent" else state, **more)  # type: ignore[arg-type]  # options as the callee names them
 
     with mock.patch.object(Attempts, "mark", without_intent):
         assert "S1" in violations_of([])
@@ -197,7 +197,7 @@ def test_silence_that_counts_as_a_no_is_seen() -> None:
     """S3: what a paused worker runs is nowhere else, and is not lost."""
 
     def silence(*looks: BrokerSnapshot, **more: Mapping[str, StartedOn]) -> JobLocations:
-        found = compare(*looks, **more)  # type: ignore[arg-type]
+        found = compare(*looks, **more)  # type: ignore[arg-type]  # options as the callee names them
         return replace(found, missing=found.missing | found.unknown, unknown=frozenset())
 
     steps = [Step("take", moments=24), Step("begin"), Step("pause")]

@@ -107,7 +107,7 @@ class MadeRun:
 
     def send(self, *entries: str, state: str = "sent", attempt: int = 1) -> None:
         names = [self.task_id(entry, attempt) for entry in entries]
-        self.ledger.attempts.mark(names, state, sent_at=self.now)  # type: ignore[arg-type]
+        self.ledger.attempts.mark(names, state, sent_at=self.now)  # type: ignore[arg-type]  # the states that the ledger names
 
     def again(self, entry: str, attempt: int, reason: str = "crashed") -> None:
         """Plan another attempt of an entry, and end the one before it."""
@@ -165,7 +165,7 @@ class MadeRun:
         """Have an entry's job end, and judge it."""
         if status == "failed":
             said.setdefault("error", "it was refused")
-        receipt = self.receipt(entry, attempt=attempt, **said)  # type: ignore[arg-type]
+        receipt = self.receipt(entry, attempt=attempt, **said)  # type: ignore[arg-type]  # options as the callee names them
         with self.ledger.transaction():
             add_receipts(self.ledger, [(receipt.task_id, f"x{attempt}", receipt)], at=self.now)
             self.ledger.verdicts.record([(verdict(entry, status, attempt), receipt)])

@@ -355,7 +355,7 @@ def spawned(name: str, task: str = "tasks.part", parent: str = "", **fields: obj
 
     def step(w: World) -> None:
         given = {"how": "call", "spawned_at": w.now, "chords": (), **fields}
-        spawn = f.Spawn(root=w.root, parent=parent or w.root, task=task, **given)  # type: ignore[arg-type]
+        spawn = f.Spawn(root=w.root, parent=parent or w.root, task=task, **given)  # type: ignore[arg-type]  # options as the callee names them
         root = w.jobs[w.root]
         w.plan(
             w.made(

@@ -133,7 +133,7 @@ FAILED: dict[str, Any] = {
 class JudgedRecord(RecordWriter):
     """A record whose verdicts follow from its facts."""
 
-    def child(self, name: str, task_id: str, *, how: str = "call", status: str = "passed") -> None:  # type: ignore[override]
+    def child(self, name: str, task_id: str, *, how: str = "call", status: str = "passed") -> None:  # type: ignore[override]  # a run that is made says less of a child
         """A task that the entry's first attempt has started, its start and its end."""
         super().child(name, task_id, how=how, status=status, told=False)
         self.begin(task_id)

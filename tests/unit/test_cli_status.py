@@ -47,7 +47,7 @@ def busy(make: Make) -> MadeRun:
         error = f"the bank said {n % 3}"
         status = "failed" if n % 10 == 0 else "passed"
         more: dict[str, object] = {"error": error} if status == "failed" else {}
-        run.judge(f"e{n}", status, worker="render-with-a-long-name@host", runtime=1.5, **more)  # type: ignore[arg-type]
+        run.judge(f"e{n}", status, worker="render-with-a-long-name@host", runtime=1.5, **more)  # type: ignore[arg-type]  # options as the callee names them
     run.send(*(f"e{n}" for n in range(300, 400)))
     run.start("e300", "e301", worker="second@host")
     run.die("e300", worker="second@host")

@@ -53,7 +53,7 @@ def test_a_task_called_within_itself_keeps_its_request() -> None:
     """As in a worker of its own; afterwards Celery is as it was."""
     app = Celery("older", set_as_current=False)
 
-    @app.task(name="older.own", base=CallsItself, bind=True, shared=False)  # type: ignore[untyped-decorator]
+    @app.task(name="older.own", base=CallsItself, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
     def own(self: Any, value: int) -> tuple[str, int]:
         return self.request.id, self.request.args[0] + value
 

@@ -30,7 +30,7 @@ class Nights:
     def add(self, bad: dict[str, tuple[VerdictStatus, str]], **more: object) -> MadeRun:
         """A run in which these are so, by a kind of error, and all others pass."""
         number = len(self.runs) + 1
-        run = MadeRun(self._folder, self._patch, number=number, entries=4, **more)  # type: ignore[arg-type]
+        run = MadeRun(self._folder, self._patch, number=number, entries=4, **more)  # type: ignore[arg-type]  # options as the callee names them
         self.runs.append(run)
         run.after(number * 86400)
         for name in (one.id for one in run.manifest):

@@ -48,7 +48,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[MadeRun] = []
 
     def make(**options: object) -> Book:
-        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]
+        made.append(MadeRun(tmp_path, monkeypatch, **options))  # type: ignore[arg-type]  # options as the callee names them
         return Book(made[-1])
 
     yield make

@@ -382,7 +382,7 @@ def test_a_receipt_that_comes_with_the_second_look_counts() -> None:
             made.world.clock.sleep(0.2)
             return seen
 
-        made.locator.snapshot = looks_while_the_receipt_comes  # type: ignore[method-assign,assignment]
+        made.locator.snapshot = looks_while_the_receipt_comes  # type: ignore[method-assign,assignment]  # the one method that the test replaces
         made.world.store_down = receipt_due  # what is read before the look is not there yet
         made.step()
         assert made.kinds() == {"a": "passed"}

@@ -36,7 +36,7 @@ def nobody_else() -> Iterator[None]:
 
     def looked_up(host: str | bytes | None, *rest: object, **more: object) -> object:
         assert host in {"127.0.0.1", b"127.0.0.1"}, host
-        return look_up(host, *rest, **more)  # type: ignore[arg-type]
+        return look_up(host, *rest, **more)  # type: ignore[arg-type]  # options as the callee names them
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", guarded)

@@ -36,7 +36,7 @@ class Speaking(Task):  # type: ignore[misc]  # Celery ships no types
         speak("after_return", given[3])
 
 
-@app.task(name="speaking", base=Speaking)  # type: ignore[untyped-decorator]
+@app.task(name="speaking", base=Speaking)  # type: ignore[untyped-decorator]  # celery has no types
 def speaking(how: str, *who: str) -> None:
     """End in some way, with a receiver that is connected after this package's own."""
     signals.task_postrun.connect(partial(on_end, "late"), weak=False, dispatch_uid="late")

@@ -75,7 +75,7 @@ def told_by_id(self: Any, task_id: str) -> str:
     return task_id
 
 
-@app.task(name="told_in_place")  # type: ignore[untyped-decorator]
+@app.task(name="told_in_place")  # type: ignore[untyped-decorator]  # celery has no types
 def told_in_place(request: Any, error: object, traceback: object) -> None:
     """Be an errback of the new style: Celery calls it where the task failed."""
 

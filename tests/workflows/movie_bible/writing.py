@@ -99,7 +99,7 @@ class WritingContract:
 
     def test_a_writing_is_done_whole_or_not_at_all(self, bible: MovieBible) -> None:
         """A row that the database refuses takes the others back with it."""
-        bad = NewAnnotation("f/2", "v1", {"mood": "epic"}, cost_nanos=None)  # type: ignore[arg-type]
+        bad = NewAnnotation("f/2", "v1", {"mood": "epic"}, cost_nanos=None)  # type: ignore[arg-type]  # what no caller may give
         with pytest.raises(BibleUnavailableError, match="the movie bible in"):
             bible.write([new("f/1", summary="S"), bad])
         assert bible.count_annotations(None, "v1") == 0

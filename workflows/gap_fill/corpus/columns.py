@@ -112,12 +112,12 @@ def _is_absent(value: object) -> bool:
 def _document(known: dict[str, object]) -> Document:
     """Make a document; Document and FilmFacts check the types, and word their ValueErrors."""
     given: dict[str, JsonValue] = {
-        name: known[name]  # type: ignore[misc]
+        name: known[name]  # type: ignore[misc]  # Document checks its type
         for name in FIELDS
         if name in known
     }
     kind = known.get("kind", "note")
-    return Document(known["id"], known["text"], kind, _film(known), given)  # type: ignore[arg-type]
+    return Document(known["id"], known["text"], kind, _film(known), given)  # type: ignore[arg-type]  # read from columns of the same names
 
 
 def _film(known: Mapping[str, object]) -> FilmFacts | None:
@@ -130,5 +130,5 @@ def _film(known: Mapping[str, object]) -> FilmFacts | None:
         raise ValueError(f"cast must be a list of texts, not {kind_of(cast)}")  # noqa: TRY004
     facts = {name: known.get(name) for name in ("title", "year", "director")}
     # Facts of no film are judged as well: a wrong type is a fault, wherever it stands.
-    judged = FilmFacts(identity or "none", **facts, cast=tuple(cast))  # type: ignore[arg-type]
+    judged = FilmFacts(identity or "none", **facts, cast=tuple(cast))  # type: ignore[arg-type]  # read from columns of the same names
     return None if identity is None else judged
