@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from loguru import logger
 
@@ -188,6 +189,7 @@ class Withdrawal(Part):
         return look
 
 
+UNSAFE_REPAIR: Final = "--manifest-resume=unsafe --manifest-repair"
 SEARCHING = 15.0
 """Seconds to search for an overdue job whose process is dead before it is judged all the same."""
 
@@ -429,7 +431,8 @@ class MissingJobs(Part):
                 "not put back",
                 once,
                 f", and may have begun them, as {why_started_unknown(self._context)}; they are not "
-                "put back, but the broker does so when its visibility timeout is over",
+                "put back, but the broker does so when its visibility timeout is over; "
+                f"{UNSAFE_REPAIR} puts them back at once",
             )
         return once
 
@@ -460,7 +463,9 @@ def read_reports(recorder: VerdictRecorder, context: EngineContext) -> bool | No
 
 
 def may_run_twice(context: EngineContext, held: Iterable[str]) -> frozenset[str]:
-    """Return which of these jobs that dead workers hold may have begun, and are not idempotent."""
+    """Return which of these jobs that dead workers hold may have begun, and must not run twice."""
+    if context.settings.unsafe and not context.is_private:
+        return frozenset()
     pending = context.pending.by_task_id
     once = frozenset(i for i in held if not pending[i].entry.idempotent)
     return once if once and why_started_unknown(context) else frozenset()

@@ -210,10 +210,9 @@ def _refusal(ledger: Ledger, why: str) -> DispatchError:
 class Resume(strategy.EarlierRunStrategy):
     """Resume an earlier run for the selected entries; see the module."""
 
-    def __init__(self, state: RunState, selected: Sequence[str], *, unsafe: bool = False) -> None:
+    def __init__(self, state: RunState, selected: Sequence[str]) -> None:
         super().__init__(state)
         self._selected = selected
-        self._unsafe = unsafe
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
@@ -460,7 +459,7 @@ class Resume(strategy.EarlierRunStrategy):
         with ledger.transaction():
             self.facts_of(ledger).write()
             judging = Judging(ledger, by_present_keys=self.has_other_keys)
-            found = decisions(known, judging.each(selected), unsafe=self._unsafe)
+            found = decisions(known, judging.each(selected), unsafe=self.state.settings.unsafe)
             while some := list(islice(found, BATCH)):
                 decided += [decision for _, decision in some]
                 for judged, decision in some:
@@ -503,8 +502,9 @@ def resume_run(
     """Return the run with this ledger, to be resumed for the selected entries."""
     with Ledger.open(ledger_path) as ledger:
         info = ledger.info.read()
+    settings = replace(settings, unsafe=unsafe)
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
-    return Run(Resume(state, selected, unsafe=unsafe))
+    return Run(Resume(state, selected))
 
 
 def locations_with_trees(

@@ -114,7 +114,8 @@ class RunSettings:
     ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
     that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
-    holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
+    holds on a broker that is not ours, too; ``unsafe``: with ``repair`` also what may have begun
+    and is not idempotent; ``low_memory``: read what is to be sent from the
     manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
     by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
     the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
@@ -142,6 +143,7 @@ class RunSettings:
     grace: float = 10.0
     on_stop: OnStop | None = None
     repair: bool = False
+    unsafe: bool = False
     low_memory: bool = False
     receipt_keys: str | None = None
     reuse: EarlierRuns | None = None

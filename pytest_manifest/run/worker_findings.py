@@ -34,7 +34,7 @@ from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.ledger_findings import SHOWN, Case, entries_to_come, is_long, running_for
-from pytest_manifest.run.missing import why_starts_may_lack
+from pytest_manifest.run.missing import UNSAFE_REPAIR, why_starts_may_lack
 from pytest_manifest.run.search import WORKERS, JobSearch
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STACKS_MARK
@@ -372,7 +372,9 @@ class WorkerQuestions:
         if self.address.is_private:
             remedy = "nothing: the run puts back what was not begun, and judges the rest, by itself"
         elif why and not any(job.entry.idempotent for job in jobs):
-            remedy = "wait until then: they might run twice, so --manifest-repair puts none back"
+            ended = "end that pytest by Ctrl-C, then " * self.case.is_followed
+            now = f"{ended}{self.case.resume(UNSAFE_REPAIR)} puts them back"
+            remedy = f"wait until then; or, where they may run twice, now: {now}"
         elif self.case.is_followed:
             remedy = f"now: end that pytest by Ctrl-C, then {self._repair()}; else wait until then"
         else:

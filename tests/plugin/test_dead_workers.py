@@ -49,6 +49,29 @@ def test_what_a_dead_worker_had_taken_is_put_back_before_any_timeout(
     assert session.returncode == pytest.ExitCode.OK
 
 
+def test_what_a_stock_worker_may_have_begun_is_put_back_where_one_insists(
+    project: Project, broker: str
+) -> None:
+    """The broker would do so only when its visibility timeout is over."""
+    names = ["a", "b", "c"]
+    entries = [{"id": n, "task": "jobs.double", "args": [1, n], "countdown": 8} for n in names]
+    project.manifest("m.jsonl", entries)
+    command = ("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-deadline=60")
+    with (
+        worker(project, broker, name="old-pod") as old,
+        redis.Redis.from_url(broker) as client,
+        pytest_beside(project, *command) as session,
+    ):
+        eventually(lambda: unacknowledged(client) == {*names}, within=60, what="it has taken all")
+        kill(old)
+        session.send_signal(signal.SIGINT)
+        session.communicate(timeout=60)
+    with worker(project, broker, name="new-pod"):
+        result = project.run(*command, "--manifest-resume=unsafe", "--manifest-repair")
+    assert project.verdicts() == dict.fromkeys(names, "passed"), result.stdout.str()
+    assert project.ran() == dict.fromkeys(names, 1)
+
+
 def test_a_job_whose_worker_was_killed_has_crashed_and_not_run_too_long(
     project: Project, broker: str
 ) -> None:

@@ -127,10 +127,10 @@ class ResumeRig:
             RunFiles(self.path),
             info,
             address(is_private=self.is_private),
-            RunSettings(folder=self.folder, **settings),
+            RunSettings(folder=self.folder, unsafe=unsafe, **settings),
         )
         names = list(self.attempts) if selected is None else selected
-        self.resumed = Resume(made, names, unsafe=unsafe)
+        self.resumed = Resume(made, names)
         return self.resumed
 
     def resume(self, selected: Sequence[str] | None = None, **more: Any) -> Resume:

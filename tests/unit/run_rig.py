@@ -67,6 +67,7 @@ class Plan:
     entries: tuple[Entry, ...]
     owned: bool = True
     repair: bool = False
+    unsafe: bool = False
     window: int = 10
     canary: int = 0
     max_failed: int | None = None
@@ -148,6 +149,7 @@ class Rig:
             rates=plan.rates,
             queue_depth=plan.queue_depth,
             repair=plan.repair,
+            unsafe=plan.unsafe,
             revoke_on_max_failed=plan.revoke_on_max_failed,
             no_worker=0,
         )

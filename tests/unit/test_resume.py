@@ -493,7 +493,7 @@ def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool
         assert isinstance(strategy, Resume)
         state = strategy.state
         assert (state.manifest, state.files) == (rig.manifest, RunFiles(rig.path))
-        assert (state.address, state.settings) == (at, settings)
+        assert (state.address, state.settings) == (at, replace(settings, unsafe=True))
         rig.resumed = strategy
         strategy.prepare(None)
         strategy.take_effect()

@@ -162,19 +162,24 @@ def test_what_a_worker_may_have_had_that_came_later_is_not_published_again(
         assert made.world.published == {made.task_id("a"): 2 if idempotent else 1}
 
 
-@pytest.mark.parametrize("idempotent", [False, True])
-def test_what_a_strange_worker_may_have_begun_is_not_put_back(*, idempotent: bool) -> None:
-    """--manifest-repair moves only what may run twice, and says what it leaves."""
-    with rig(Plan((entry(idempotent=idempotent),), owned=False, repair=True)) as made:
+@pytest.mark.parametrize(("idempotent", "unsafe"), [(False, False), (True, False), (False, True)])
+def test_what_a_strange_worker_may_have_begun_is_not_put_back(
+    *, idempotent: bool, unsafe: bool
+) -> None:
+    """--manifest-repair moves only what may run twice, and says what it leaves; unless one insists
+    that all may."""
+    plan = Plan((entry(idempotent=idempotent),), owned=False, repair=True, unsafe=unsafe)
+    with rig(plan) as made:
         strange_worker(made)
         made.step()
         made.world.take(first(made))
         made.world.kill(first(made), restart=0.2)
         made.run(10)
         job = {made.task_id("a")}
-        assert set(made.locator.restored) == (job if idempotent else set())
-        assert made.engine.missing.not_requeued == (set() if idempotent else job)
-        assert any("not put back" in one for one in made.findings) is not idempotent
+        moved = idempotent or unsafe
+        assert set(made.locator.restored) == (job if moved else set())
+        assert made.engine.missing.not_requeued == (set() if moved else job)
+        assert any("not put back" in one for one in made.findings) is not moved
 
 
 def test_nothing_is_published_again_once_too_much_has_failed() -> None:
