@@ -10,13 +10,13 @@ Have functions of ours stand in places of other packages, and put back what was 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 TOLD: Final = "tells_manifest"
 """The mark of a function of ours that stands in a place of another package's."""
 
 
-def _put_in_place(owner: Any, name: str, wrapped: Callable[..., object]) -> Callable[[], None]:
+def _put_in_place(owner: object, name: str, wrapped: Callable[..., object]) -> Callable[[], None]:
     """Have ``wrapped`` stand in a place of another package's, unless one of ours does already.
 
     Returns what puts back what was there, unless somebody else has put another there meanwhile.

@@ -188,9 +188,9 @@ class SessionDispatch:
         with run_history.one_at_a_time(options, manifests):
             for manifest, run in zip(manifests, earlier, strict=True):
                 run_history.refuse_overtaken(options, manifest, run)
-            settings, unsafe = self._settings(), options.resume == "unsafe"
+            settings = self._settings()
             made = [
-                resume_run(manifest, run.path, entries, address, settings, unsafe=unsafe)
+                resume_run(manifest, run.path, entries, address, settings)
                 for (manifest, entries), run in zip(work, earlier, strict=True)
             ]
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.

@@ -296,6 +296,7 @@ def run_settings(options: Options, own_key: Signer | None, files: Collection[Pat
     return RunSettings(
         **{name: getattr(options, name) for name in _SAME.split()},
         folder=options.ledgers,
+        unsafe=options.resume == "unsafe",
         own_apply_async=options.apply_async,
         send_only=options.dispatch_only,
         max_failed=None if most is None else FailureLimit(most),

@@ -126,7 +126,8 @@ def _detached(run: Run, command: str, unsent: int) -> Iterator[str]:
     if run.info.backend.startswith("rpc"):
         yield "  nobody can look at them later: rpc:// serves only the process that sent them"
     elif run.signals.held_by_dead:
-        yield f"  to go on: {command} --manifest-resume --manifest-repair"
+        mode = "=unsafe" if run.state.settings.unsafe else ""  # what that may move is counted, too
+        yield f"  to go on: {command} --manifest-resume{mode} --manifest-repair"
     elif run.signals.is_deserted:
         yield f"  to go on: {command} --manifest-resume"
     else:

@@ -313,7 +313,7 @@ class Footer:
         try:
             for file in {id(file): file for file in files}.values():
                 # Raises AttributeError for a file that cannot be watched.
-                file.write = self._watching(file.write)  # type: ignore[method-assign]  # a file's method is watched for as long as the line stands
+                file.write = self._watching(file.write)  # type: ignore[method-assign]  # put back by close()
                 self._watched.append(file)
         except BaseException:
             self.close()

@@ -496,13 +496,10 @@ def resume_run(
     selected: Sequence[str],
     address: StackAddress,
     settings: RunSettings,
-    *,
-    unsafe: bool,
 ) -> Run:
     """Return the run with this ledger, to be resumed for the selected entries."""
     with Ledger.open(ledger_path) as ledger:
         info = ledger.info.read()
-    settings = replace(settings, unsafe=unsafe)
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
     return Run(Resume(state, selected))
 

@@ -114,9 +114,9 @@ class RunSettings:
     ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
     that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
-    holds on a broker that is not ours, too; ``unsafe``: with ``repair`` also what may have begun
-    and is not idempotent; ``low_memory``: read what is to be sent from the
-    manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
+    holds on a broker that is not ours, too; ``unsafe``: send again, and requeue, also what may
+    have begun and is not idempotent; ``low_memory``: read what is to be sent from the manifest
+    again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
     by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
     the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
     a run is sent all the same, by their words of ``manifest_accept``;

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import psutil
 import pytest
@@ -135,11 +134,6 @@ def has_an_internal_error(project: Project, _broker: str) -> int:
     return int(project.run("--manifest=m.jsonl", MEMORY).ret)
 
 
-def obeyed(number: signal.Signals) -> Callable[[int, FrameType | None], None] | signal.Handlers:
-    """What a process does by a signal that its shell lets through."""
-    return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-
-
 def ended_by(number: signal.Signals) -> Provoked:
     """The status that a shell shows for a pytest that gets this signal while a job runs."""
 
@@ -152,7 +146,7 @@ def ended_by(number: signal.Signals) -> Provoked:
             cwd=project.path,
             stdout=subprocess.DEVNULL,
             # Tests under nohup ignore SIGHUP, and what they start would, too.
-            preexec_fn=partial(signal.signal, number, obeyed(number)),
+            preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
         ) as process:
             try:
                 eventually(lambda: bool(project.ran()), within=60, what="the job runs")

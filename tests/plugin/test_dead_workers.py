@@ -56,7 +56,7 @@ def test_what_a_stock_worker_may_have_begun_is_put_back_where_one_insists(
     names = ["a", "b", "c"]
     entries = [{"id": n, "task": "jobs.double", "args": [1, n], "countdown": 8} for n in names]
     project.manifest("m.jsonl", entries)
-    command = ("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-deadline=60")
+    command = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
     with (
         worker(project, broker, name="old-pod") as old,
         redis.Redis.from_url(broker) as client,
@@ -67,7 +67,13 @@ def test_what_a_stock_worker_may_have_begun_is_put_back_where_one_insists(
         session.send_signal(signal.SIGINT)
         session.communicate(timeout=60)
     with worker(project, broker, name="new-pod"):
-        result = project.run(*command, "--manifest-resume=unsafe", "--manifest-repair")
+        insists = "--manifest-resume=unsafe"
+        result = project.run(*command, insists, "--manifest-deadline=25")
+        assert (
+            f"to go on: pytest --manifest=m.jsonl {insists} --manifest-repair"
+            in result.stdout.str()
+        )
+        result = project.run(*command, insists, "--manifest-repair", "--manifest-deadline=60")
     assert project.verdicts() == dict.fromkeys(names, "passed"), result.stdout.str()
     assert project.ran() == dict.fromkeys(names, 1)
 

@@ -289,8 +289,8 @@ class Simulation:
             return audit_run(self.manifest, ledger, at, settings, wait=kind == "wait")
         if kind == "part":
             names = names[::2]
-        unsafe = kind == "unsafe"
-        return resume_run(self.manifest, ledger, names, at, settings, unsafe=unsafe)
+        settings = replace(settings, unsafe=kind == "unsafe")
+        return resume_run(self.manifest, ledger, names, at, settings)
 
     def _prepare(self, made: Run, process: Process) -> None:
         self._run_of[process] = made

@@ -484,22 +484,21 @@ def test_a_session_that_counts_and_does_not_start_leaves_the_run_stopped(
 def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool) -> None:
     """A stack of ours may hold jobs from the beginning."""
     with resume_rig(tmp_path, is_private=is_private) as rig:
-        at, settings = address(is_private=is_private), RunSettings(folder=tmp_path)
-        unsafe = True
-        run = resume_run(rig.manifest, rig.path, ["b"], at, settings, unsafe=unsafe)
+        at, settings = address(is_private=is_private), RunSettings(folder=tmp_path, unsafe=True)
+        run = resume_run(rig.manifest, rig.path, ["b"], at, settings)
         assert run.info.run == "20261124T150000-0123abcd"
         assert run.state.leaves_jobs == is_private
         strategy = run.strategy
         assert isinstance(strategy, Resume)
         state = strategy.state
         assert (state.manifest, state.files) == (rig.manifest, RunFiles(rig.path))
-        assert (state.address, state.settings) == (at, replace(settings, unsafe=True))
+        assert (state.address, state.settings) == (at, settings)
         rig.resumed = strategy
         strategy.prepare(None)
         strategy.take_effect()
         assert [one.entry.id for one in rig.to_send()] == ["b"]
     with pytest.raises(LedgerError):
-        resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings, unsafe=unsafe)
+        resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings)
 
 
 @pytest.mark.parametrize("by", [-3600.0, 3600.0], ids=["behind", "ahead"])
