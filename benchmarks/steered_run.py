@@ -93,7 +93,7 @@ class Trial:
         print(f"{minutes:3}:{seconds:02}  {what}", flush=True)
 
     def start_worker(self, number: int) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-c", "2"]
+        command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-c", "1"]
         command += ["-n", f"render-{number}@box", "-I", "pytest_manifest.worker"]
         log = (self.folder / f"worker-{number}.log").open("ab")
         self.workers[number] = subprocess.Popen(

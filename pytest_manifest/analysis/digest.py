@@ -54,6 +54,7 @@ class DigestMaker:
 
     def __init__(self, entries: int) -> None:
         self._bits, self._hashes = schema.DigestIds.of_size(entries)
+        self._works = Counter[str]() if entries <= schema.MOST_WORKS else None
         self._runtimes: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         self._codes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._memory: defaultdict[tuple[str, int | None], array[int]] = defaultdict(
@@ -71,6 +72,8 @@ class DigestMaker:
         """Take the next entry, and return it."""
         for place in schema.places(record.id, len(self._bits), self._hashes):
             self._bits[place >> 3] |= 1 << (place & 7)
+        if self._works is not None:
+            self._works[work_of(record.entry)] += 1
         if record.outcome != "passed":
             self._add_other(record)
         receipt = record.receipt
@@ -142,9 +145,15 @@ class DigestMaker:
             ids=schema.DigestIds(
                 hashes=self._hashes, bits=base64.b64encode(self._bits).decode("ascii")
             ),
+            works=self._unique_works(),
         )
         whole = whole.model_copy(update={"partial": _partial(whole)})
         return self._with_entries(whole, causes)
+
+    def _unique_works(self) -> schema.DigestIds | None:
+        if self._works is None:
+            return None
+        return schema.DigestIds.of([one for one, count in self._works.items() if count == 1])
 
     def _outcomes(self, found: SummaryStatistics) -> dict[Outcome, int]:
         counts: Counter[Outcome] = Counter(found.outcomes)

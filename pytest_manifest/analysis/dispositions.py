@@ -6,7 +6,6 @@ What ran twice, was forged, or has no known end is never accepted, nor what fail
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
@@ -24,7 +23,7 @@ from pytest_manifest.errors import DispositionError
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.baseline import Baseline
-from pytest_manifest.schema.run_digest import DigestIds, places, work_of
+from pytest_manifest.schema.run_digest import DigestIds, work_of
 from pytest_manifest.schema.statuses import ACCEPTABLE
 from pytest_manifest.text import one_line
 
@@ -313,15 +312,6 @@ def had_passed(baseline: Baseline, entry: Entry) -> bool:
     return entry.id in baseline.passed_ids or work_of(entry) in baseline.passed_works
 
 
-def filter_of(names: Sequence[str]) -> DigestIds:
-    """Return a Bloom filter of these texts."""
-    bits, hashes = DigestIds.of_size(len(names))
-    for name in names:
-        for place in places(name, len(bits), hashes):
-            bits[place >> 3] |= 1 << (place & 7)
-    return DigestIds(hashes=hashes, bits=base64.b64encode(bits).decode("ascii"))
-
-
 def baseline_of(
     manifest: str, run: str, created_at: datetime, entries: Iterable[tuple[Entry, bool]], by: str
 ) -> Baseline:
@@ -344,6 +334,6 @@ def baseline_of(
         approved_by=by,
         entries=len(ids) + len(others),
         not_passed=sorted(others),
-        passed_ids=filter_of(ids),
-        passed_works=filter_of(works),
+        passed_ids=DigestIds.of(ids),
+        passed_works=DigestIds.of(works),
     )

@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -17,6 +17,7 @@ from pytest_manifest.analysis.comparison import NOTICEABLE, rank_sum_chance
 from pytest_manifest.schema import over_time as schema
 from pytest_manifest.schema.run_digest import (
     DigestEntry,
+    DigestIds,
     DigestTask,
     DigestWorker,
     RunDigest,
@@ -54,6 +55,7 @@ _GROWN: Final = 0.2
 _RECENT: Final = 3
 """Last runs of a worker, of which two show that it grows."""
 _EXAMPLES: Final = 10
+_places: Final = lru_cache(maxsize=100_000)(places)
 _KINDS: Final[Sequence[schema.EntryKind]] = ("broken", "flaky", "one bad run", "mended")
 
 
@@ -75,19 +77,34 @@ def over_time(manifests: Iterable[Sequence[RunDigest]]) -> schema.RunsOverTime:
     )
 
 
+class _Names:
+    """A digest's filter of names, of which many are looked up."""
+
+    def __init__(self, found: DigestIds) -> None:
+        self._bits, self._hashes = base64.b64decode(found.bits), found.hashes
+
+    def __contains__(self, name: str) -> bool:
+        at = _places(name, len(self._bits), self._hashes)
+        return all(self._bits[n >> 3] & 1 << (n & 7) for n in at)
+
+
 @dataclass
 class _Run:
     """A run with what is looked up in it often."""
 
     n: int
     digest: RunDigest
-    bits: bytes = field(init=False)
+    ids: _Names = field(init=False)
+    works: _Names | None = field(init=False)
     entries: dict[str, DigestEntry] = field(init=False)
+    listed_works: set[str] = field(init=False)
     tasks: dict[str, DigestTask] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bits = base64.b64decode(self.digest.ids.bits)
+        self.ids = _Names(self.digest.ids)
+        self.works = None if self.digest.works is None else _Names(self.digest.works)
         self.entries = {one.id: one for one in self.digest.listed}
+        self.listed_works = {one.work for one in self.digest.listed}
         self.tasks = {one.task: one for one in self.digest.tasks}
 
     @property
@@ -100,13 +117,13 @@ class _Run:
         """Return whether its figures are part of a trend."""
         return self.digest.partial is None and not self.is_incident
 
-    def may_have(self, entry: str, known: dict[tuple[int, int], list[int]], track: int) -> bool:
-        """Return whether an id is in the run; ``known``: where its bits are, by track and size."""
-        size, hashes = len(self.bits), self.digest.ids.hashes
-        at = known.get((track, size * 8 + hashes))
-        if at is None:
-            at = known[track, size * 8 + hashes] = places(entry, size, hashes)
-        return all(self.bits[n >> 3] & 1 << (n & 7) for n in at)
+    def has_alone(self, work: str) -> bool:
+        """Return whether one entry, and no other one, has this work, so far as that is known."""
+        return self.works is not None and work in self.works
+
+    def has_passed(self, work: str) -> bool:
+        """Return whether the one entry that has this work is none of those listed."""
+        return self.has_alone(work) and work not in self.listed_works
 
 
 class _Track:
@@ -116,24 +133,30 @@ class _Track:
         self.ids = [entry.id]
         self.task = entry.task
         self.found: dict[int, DigestEntry] = {}
-        self._places: dict[tuple[int, int], list[int]] = {}
 
     def is_in(self, run: _Run) -> bool:
-        return any(run.may_have(one, self._places, at) for at, one in enumerate(self.ids))
+        return any(one in run.ids for one in self.ids)
+
+    def works(self, runs: Sequence[_Run]) -> set[str]:
+        """Return by which work it can be known under an id that no digest tells."""
+        return {one.work for n, one in self.found.items() if runs[n - 1].has_alone(one.work)}
 
     def join(self, later: _Track) -> None:
         """Take over what the entry was under another id."""
         self.ids += later.ids
         self.found |= later.found
 
-    def state(self, run: _Run) -> str:
-        """Return its letter in a run, see ``EntryOverTime.states``."""
+    def state(self, run: _Run, works: Iterable[str]) -> str:
+        """Return its letter in a run, see ``EntryOverTime.states``.
+
+        ``works``: by which it is known under other ids.
+        """
         one = self.found.get(run.n)
         if one is not None:
             if one.verdict == "cancelled":
                 return "-"
             return "F" if outcome_of(one.verdict) in BAD else "?"
-        if not self.is_in(run):
+        if not (self.is_in(run) or any(run.has_passed(one) for one in works)):
             return "-"
         return "?" if run.digest.unlisted else "."
 
@@ -237,7 +260,8 @@ class _Runs:
         return not (one.is_in(first) or other.is_in(last))
 
     def _entry(self, track: _Track) -> schema.EntryOverTime | None:
-        states = "".join(track.state(run) for run in self._runs)
+        works = track.works(self._runs)
+        states = "".join(track.state(run, works) for run in self._runs)
         # What half of a run came to is no matter of a single entry.
         known = [
             (run.n, state)

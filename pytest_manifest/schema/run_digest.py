@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Collection
 from typing import Final, Literal
 
 from pydantic import Field
@@ -20,6 +21,8 @@ MOST_BYTES: Final = 50_000
 Partial = Literal["selection", "shard", "stopped", "unsent"]
 """selection: entries of the manifest were left out; shard: it is one of several; stopped: it was
 ended, or goes on without pytest; unsent: more than a tenth of it was held back, or taken back."""
+MOST_WORKS: Final = 5_000
+"""Entries up to which a digest has their work, too: so many leave room for those that failed."""
 _BITS: Final = 10
 """Bits of an entry in the set of ids: of a hundred that are not in it one seems to be."""
 _MOST_BITS: Final = 8 * 16_384
@@ -28,14 +31,14 @@ _BITS_EACH: Final = 0.69
 
 
 class DigestIds(fields.Document):
-    """The ids of all entries of a run, as a Bloom filter: of what is not in it some few seem to be.
+    """Names of a run's entries, as a Bloom filter: of what is not in it some few seem to be.
 
-    An id's bits are the numbers that its BLAKE2b of 32 bytes is made of, of four bytes each, the
+    A name's bits are the numbers that its BLAKE2b of 32 bytes is made of, of four bytes each, the
     first first, modulo the number of bits; bit 0 is the lowest of the first byte.
     """
 
     hashes: fields.Count
-    """How many bits each id sets."""
+    """How many bits each name sets."""
     bits: fields.Text
     """The bits, in base64."""
 
@@ -45,6 +48,15 @@ class DigestIds(fields.Document):
         number = min(max(entries * _BITS, 64), _MOST_BITS)
         hashes = round(number / max(entries, 1) * _BITS_EACH)
         return bytearray((number + 7) // 8), min(max(hashes, 1), 7)
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> DigestIds:
+        """Return the filter of these names."""
+        bits, hashes = cls.of_size(len(names))
+        for name in names:
+            for place in places(name, len(bits), hashes):
+                bits[place >> 3] |= 1 << (place & 7)
+        return cls(hashes=hashes, bits=base64.b64encode(bits).decode("ascii"))
 
     def __contains__(self, entry: str) -> bool:
         bits = base64.b64decode(self.bits)
@@ -178,6 +190,8 @@ class RunDigest(fields.Document):
     """How many further ones there are."""
     ids: DigestIds
     """The ids of all its entries."""
+    works: DigestIds | None = None
+    """The ``work`` of all that no two of its entries have; null: they are more than 5,000."""
 
     @property
     def passed(self) -> int:

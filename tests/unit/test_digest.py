@@ -18,6 +18,7 @@ from pytest_manifest.analysis.digest import (
 )
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import RunFiles, next_run_number
+from pytest_manifest.schema import run_digest
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.run_digest import MOST_BYTES, RunDigest, work_of
 from scripts.schemas import FOLDER
@@ -105,6 +106,20 @@ def test_work_is_what_is_done_whatever_it_is_called() -> None:
 
     assert work() == work(id="b") == work(expect={"state": "failed"}) == work(queue="q")
     assert work() not in (work(task="u"), work(args=[1]), work(kwargs={"a": 1}))
+
+
+def test_a_digest_has_the_work_that_one_entry_alone_has(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it is known under another id; where entries are too many, none."""
+    run = make(entries=3, tasks=("shop.price", "shop.resize", "shop.resize"))
+    run.do("e0", "e1", "e2")
+    run.stop()
+    found = digest_of(run)
+    assert found.works is not None
+    assert [work_of(one) in found.works for one in run.manifest] == [True, False, False]
+    monkeypatch.setattr(run_digest, "MOST_WORKS", 2)
+    assert digest_of(run).works is None
 
 
 def test_digests_of_a_manifest_are_read_without_what_was_merged(make: Make, tmp_path: Path) -> None:

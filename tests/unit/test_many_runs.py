@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import random
 from collections.abc import Sequence
 
@@ -16,7 +15,6 @@ from pytest_manifest.schema.run_digest import (
     DigestIds,
     DigestWorker,
     RunDigest,
-    places,
 )
 
 MB = 1 << 20
@@ -28,11 +26,7 @@ def red(name: str, work: str = "w") -> DigestEntry:
 
 def run(n: int, there: Sequence[str], *listed: DigestEntry, **more: object) -> RunDigest:
     """A run with these entries, of which some are listed."""
-    bits, hashes = DigestIds.of_size(len(there))
-    for one in there:
-        for place in places(one, len(bits), hashes):
-            bits[place >> 3] |= 1 << (place & 7)
-    ids = DigestIds(hashes=hashes, bits=base64.b64encode(bits).decode())
+    ids = DigestIds.of(there)
     return digest_of(n, [1.0], listed).model_copy(update={"ids": ids, **more})
 
 
@@ -48,6 +42,30 @@ def test_who_is_where_its_namesake_is_has_not_become_it() -> None:
     assert [(one.id, one.formerly, one.states) for one in renamed.entries] == [("b", ["a"], "FF.")]
     other = history(run(1, ["a"], red("a")), run(2, ["b"], red("b", "other")))
     assert [(one.id, one.states) for one in other.entries] == [("b", "-F")]
+
+
+@pytest.mark.parametrize(
+    ("runs", "states"),
+    [
+        ([("a", ""), ("a", ""), ("b", "b")], "..F"),
+        ([("a", "a"), ("b", ""), ("b", "")], "F.."),
+        ([("a", ""), ("b", "b"), ("c", ""), ("d", "")], ".F.."),
+        ([("a", "a"), ("", ""), ("b", "")], "F-."),
+        # The same work twice in a run identifies none of the two, in whichever it is.
+        ([("ad", "a"), ("b", ""), ("a", "")], "F-."),
+        ([("a", "a"), ("bd", ""), ("a", "")], "F-."),
+    ],
+)
+def test_what_passed_under_another_id_keeps_its_history(
+    runs: Sequence[tuple[str, str]], states: str
+) -> None:
+    """Entries of one work, by the letter that each is called, of which one may be red."""
+    made = []
+    for n, (there, failed) in enumerate(runs, 1):
+        works = DigestIds.of(["w"] if len(there) == 1 else [])
+        made.append(run(n, there, *map(red, failed), works=works))
+    (one,) = history(*made).entries
+    assert one.states == states
 
 
 def test_what_was_cancelled_is_absent_and_what_is_not_listed_is_not_known() -> None:
