@@ -64,6 +64,8 @@ TRIED = {"retried": [{"retries": 0}]}
 CLONES = several(started("x1", pid=13), started("x2", pid=12))
 """Two executions of which nothing says which is the newer one, but their names."""
 
+ASKED_AGAIN = [sent(), started(), handed_on()]
+
 
 def at(seconds: float) -> dict[str, object]:
     return {"finished_at": BEGAN + timedelta(seconds=seconds)}
@@ -426,6 +428,36 @@ D = [
         [sent(), started(pid=12), started(pid=11), gone(pid=12), nowhere()],
         ("crashed", "process_gone"),
     ),
+    Row(
+        "D3: a death of another copy of its last try, whose own start is lost",
+        [*(sent(), store("emptied")), started(retries=1), ended("crashed", "x2", retries=1)],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: a death of a copy of its first try, when no start is left",
+        [*(sent(), store("emptied")), handed_on(), ended("crashed", "x2")],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: its next try is nowhere, which the run has only asked for to be dropped",
+        [*ASKED_AGAIN, ended("crashed"), recalled("stop"), nowhere()],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: its next try is nowhere as soon as its death was reported",
+        [*ASKED_AGAIN, ended("crashed"), nowhere_now()],
+        ("crashed", "died"),
+    ),
+    Row(
+        "D3: its next try is nowhere as soon as the run has taken it out",
+        [*ASKED_AGAIN, ended("crashed"), recalled("stop", "heard"), nowhere_now()],
+        ("withdrawn", "stopped_between_tries"),
+    ),
+    Row(
+        "D3: an end of an execution whose start is lost counts beside the one that has none",
+        [*(sent(), store("emptied")), started(), ended("succeeded", "x2")],
+        ("duplicated", "duplicated"),
+    ),
 ]
 E = [
     Row(
@@ -554,6 +586,16 @@ F = [
         [sent(), later(LIFETIME), run_over("ended")],
         ("pending", "problem"),
         is_final=False,
+    ),
+    Row(
+        "F2: the settings of when a death was reported count, after which it goes on",
+        [*ASKED_AGAIN, started("x2", retries=1, pid=12), segment(kills=1), ended("crashed")],
+        ("quarantined", "kills_workers"),
+    ),
+    Row(
+        "F2: a death after it had asked for a retry that is nowhere is one",
+        [segment(kills=2), *ASKED_AGAIN, ended("crashed"), nowhere_now()],
+        ("crashed", "died"),
     ),
 ]
 G = [

@@ -376,6 +376,11 @@ def test_whether_it_may_have_run(steps: list[Step], may: bool) -> None:
     assert play(steps).judge().may_have_run is may
 
 
+def test_what_workers_have_dropped_twice_has_no_execution() -> None:
+    dropped = [ended("revoked", name) for name in ("x1", "x2")]
+    assert play([sent(), *dropped]).judge().executions == 0
+
+
 COSTLY = an_entry(cost=2.0, idempotent=True, retries=9, expect={"executions": 9})
 LOST_STARTS = several(sent(), store("emptied"))
 COSTS: list[tuple[str, list[Step], str]] = [
@@ -425,6 +430,14 @@ COSTS: list[tuple[str, list[Step], str]] = [
             ),
         ],
         "0.75",
+    ),
+    (
+        "a try that reports, and whose task then succeeded",
+        [
+            *(sent(), started(), handed_on(cost=0.5), ended(**ONE), started("x2", retries=1)),
+            ended("succeeded", "x2", retries=1, evidence={"cost": 0.25}),
+        ],
+        "1.25",
     ),
     ("a try of two records", [sent(), started(), handed_on(cost=2.5), handed_on(cost=0.5)], "0.5"),
     (
@@ -536,6 +549,7 @@ def test_a_signed_receipt_says_what_was_filled_in() -> None:
     assert whole.signature.filled == ["worker"]
 
 
+BACK = r.SetBack(seq=0, at=BEGAN, by=60.0, most=60.0)
 OF_A1 = Identity(run=RUN, entry="e1", attempt=1, task_id="a1")
 
 
@@ -544,9 +558,11 @@ OF_A1 = Identity(run=RUN, entry="e1", attempt=1, task_id="a1")
     [
         ([sent(), started(), ended()], []),
         ([sent(), store("emptied"), ended()], [r.StoreFact(seq=0, at=BEGAN, what="emptied")]),
-        ([sent(), set_back(60.0), ended()], [r.SetBack(seq=0, at=BEGAN, by=60.0, most=60.0)]),
+        ([sent(), set_back(60.0), ended()], [BACK]),
+        ([sent(), started(), ended(), set_back(60.0)], []),
+        ([sent(), started(), handed_on(), ended("crashed"), set_back(60.0)], [BACK]),
     ],
-    ids=["nothing", "the store", "the clock"],
+    ids=["nothing", "the store", "the clock", "the clock after its end", "the clock between tries"],
 )
 def test_what_excuses_a_jobs_reports_is_kept_for_it_alone(
     steps: list[Step], excused: list[r.StoreFact | r.SetBack]
@@ -641,6 +657,12 @@ def test_a_member_that_was_quarantined_stored_no_end() -> None:
     body = several(announced("k"), placeholder("b", "k", "chord_body"), nowhere())
     steps = [several(spawned("c", chords=("k",)), *deadly), body]
     assert play(passed_with(*steps), FINISHES).judge().status == "passed"
+
+
+def test_a_descendant_that_a_worker_dropped_for_the_run_has_no_end() -> None:
+    """That the run took it back is why it did not run, whatever the worker says then."""
+    assert not end_of(tree_of(spawned("c"), recalled("stop"), ended("revoked", "y")), "c").has_end
+    assert end_of(tree_of(spawned("c"), ended("revoked", "y")), "c").has_end
 
 
 def test_each_descendant_that_ends_is_one_less_that_is_open() -> None:

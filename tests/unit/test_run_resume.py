@@ -27,6 +27,7 @@ from pytest_manifest.run.resume_rules import (
     plan_decisions,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import TakenUp
 from tests.unit.ledger_support import INFO, MOMENT, verdict
 
 RUN = "20261124T150000-0123abcd"
@@ -100,6 +101,31 @@ def test_an_entry_is_decided_by_what_is_known_of_it(
     """What passed stays, what is under way is waited for, the rest is sent with its reason."""
     decision = decide(ONCE, state, unsafe=False)
     assert decision == Decision("a", action, reason, unsafe=action == "leave")  # type: ignore[arg-type]  # a literal of the table
+
+
+CANCELLED = "an operator has cancelled it"
+
+
+@pytest.mark.parametrize(
+    ("state", "decision"),
+    [
+        (EntryState(row("planned"), is_cancelled=True), Decision("a", "leave", CANCELLED)),
+        (EntryState(row("planned"), status="cancelled"), Decision("a", "keep", CANCELLED)),
+        (
+            EntryState(row("planned"), status="cancelled", is_requeued=True),
+            Decision("a", "send", "never sent (cancelled)", is_requeued=True),
+        ),
+        (
+            EntryState(row(), location="queued", is_cancelled=True),
+            Decision("a", "wait", "still queued"),
+        ),
+    ],
+)
+def test_what_an_operator_has_cancelled_is_sent_only_on_request(
+    state: EntryState, decision: Decision
+) -> None:
+    """What is under way is waited for all the same."""
+    assert decide(ONCE, state, unsafe=True) == decision
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
@@ -239,6 +265,27 @@ def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> 
         assert len(ledger.info.segments()) == segments + 1
 
 
+def test_what_an_operator_wants_again_is_planned_as_that(tmp_path: Path) -> None:
+    """The record says of each whether a resume or a person has sent it again."""
+    path = tmp_path / "m.jsonl"
+    manifest = write_manifest(path, Header(), [ONCE, Entry(id="b", task="t")])
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        ledger.attempts.plan([("t-1", "a", 1, 0), ("t-b", "b", 1, 1)])
+        ledger.attempts.mark(["t-1", "t-b"], "sent", sent_at=MOMENT)
+        ledger.verdicts.record([(verdict(name, "failed"), None) for name in ("a", "b")])
+        last = {one.entry: one for one in ledger.attempts.newest()}
+        decided = [Decision("a", "send", "failed", is_requeued=True), Decision("b", "send", "lost")]
+        plan_decisions(ledger, manifest, decided, RUN, last)
+        found = by_sql(ledger.path, "SELECT why FROM v_attempts ORDER BY entry, attempt")
+        assert found == [(None,), ("requeue",), (None,), ("resume",)]
+        assert ledger.verdicts.statuses() == {}
+        taken_up = ledger.events.each(TakenUp, ["t-1", "t-b"])
+        assert {name: [one.why for one in some] for name, some in taken_up.items()} == {
+            "t-1": ["requeue"],
+            "t-b": ["resume"],
+        }
+
+
 def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -> None:
     """A second run that a person insisted on, and that was revoked, may be sent again."""
     path = tmp_path / "m.jsonl"
@@ -325,9 +372,10 @@ def test_what_waits_for_what_is_left_is_said_to_be_left() -> None:
     sends = Decision("x", "send", "lost")
     decided = [
         *(replace(sends, entry="c", after=("b",)), replace(sends, entry="b", after=("a", "ok"))),
-        *(Decision("a", "leave", "failed"), Decision("ok", "keep", "passed"), sends),
+        *(Decision("a", "leave", "failed"), Decision("ok", "keep", "passed", after=("a",)), sends),
         *(replace(sends, entry="d", after=("x", "w", "ok")), Decision("w", "wait", "still queued")),
-        replace(sends, entry="out", after=("deselected",)),
+        replace(sends, entry="out", after=("deselected",), unsafe=True),
+        *(Decision("k", "keep", CANCELLED), replace(sends, entry="f", after=("k",))),
     ]
     assert describe_decisions(decided) == [
         "leaves 'c': it waits for 'b', which has not passed",
@@ -339,6 +387,7 @@ def test_what_waits_for_what_is_left_is_said_to_be_left() -> None:
             "waits for 'w': still queued",
         ),
         "leaves 'out': it waits for 'deselected', which has not passed",
+        "leaves 'f': it waits for 'k', which has not passed",
     ]
     many = [replace(sends, entry=f"e{n}", after=(f"z{n}",)) for n in range(SHOWN + 1)]
     (line,) = describe_decisions(many)
