@@ -289,6 +289,7 @@ class SessionHooks:
                 session_runs.interrupts.notice()
                 report_rest(session, self._state)
             raise
+        session_runs.await_repeats()  # where xdist alone has handed the tests out
         if session_runs.runs and self._config.getoption("cov_source", None):
             # pytest-cov reports next, and a worker's processes write when they end.
             session_runs.stop_everything()
@@ -340,10 +341,9 @@ class SessionHooks:
             or any(sent_only and run.error is not None for run in runs)
             or any(run.is_over_budget() for run in runs)
             or any(excuses_too_much(run, self._config) for run in runs)
-            # It has corrected a "passed" that its test may have shown.
-            or any(
-                c.before == "passed" != c.verdict.verdict for run in runs for c in run.corrections
-            )
+            # What a test has shown is not the last word.
+            or any(run.signals.repeats for run in runs)
+            or any(c.is_worse for run in runs for c in run.corrections)
         ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -195,10 +195,6 @@ def _is_marked(node: pytest.Item | pytest.Collector) -> bool:
     return bool(node.own_markers) and any(mark.name in _MARKERS for mark in node.own_markers)
 
 
-WAIT = 0.5
-"""Seconds after which a waiting loop reads the ledgers although no run has woken it."""
-
-
 def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     """Dispatch what was selected, then run each test when its verdict is there, without xdist.
 
@@ -218,17 +214,7 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
             return None
         else:
             _run_as_completed(session, state)
-            _await_repeats(state)
     return True
-
-
-def _await_repeats(state: ManifestSession) -> None:
-    """Wait for what an operator has sent again, though all tests have run: its corrections."""
-    session_runs, report = state.session_runs, state.report
-    while session_runs.awaits_repeats():
-        if session_runs.changed.wait(min(WAIT, report.poll())):
-            report.poll()
-        session_runs.changed.clear()
 
 
 def _wait_until_sent(report: RunReport) -> None:
@@ -348,12 +334,10 @@ def _next_ready(
     agenda: Agenda, reader: VerdictReader, previous: pytest.Item | None, state: ManifestSession
 ) -> pytest.Item:
     """Wait for an item that may run; one without a verdict at the run's end reports that."""
-    session_runs, report = state.session_runs, state.report
+    session_runs = state.session_runs
     while True:
         agenda.absorb(reader, over=session_runs.all_ended())
         item = agenda.take(after=previous)
         if item is not None:
             return item
-        if session_runs.changed.wait(min(WAIT, report.poll())):
-            report.poll()
-        session_runs.changed.clear()
+        session_runs.wait_for_change()

@@ -11,6 +11,7 @@ from collections.abc import Generator
 import pytest
 
 from pytest_manifest.bindings import binding_of
+from pytest_manifest.plugin.session import manifest_session
 
 NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"
@@ -28,12 +29,16 @@ class Verifying:
         self._has_databases = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
         # Outside all other wrappers, so that a time limit for tests does not count the waiting.
         if (binding := binding_of(item)) is not None:
             from pytest_manifest.plugin.outcome import wait_for_verdict
 
             wait_for_verdict(item, binding)
+        if nextitem is None:  # the end of this test is the end of the runs
+            manifest_session(item.config).session_runs.await_repeats()
         return (yield)
 
     @pytest.hookimpl(tryfirst=True)

@@ -237,6 +237,10 @@ class StackChoice:
         return f"{_SHOWN[self.kind].format(redact_url(self.broker))} ({self.reason})"
 
 
+WAIT: Final = 0.5
+"""Seconds after which a waiting loop reads the ledgers although no run has woken it."""
+
+
 class SessionRuns:
     """Keep the runs of a session and the stack that it started, and end them.
 
@@ -313,6 +317,17 @@ class SessionRuns:
         """Return whether a run goes on for entries whose tests have run, and that an operator has
         sent again."""
         return any(run.signals.repeats and not run.ended.is_set() for run in self.runs)
+
+    def await_repeats(self) -> None:
+        """Wait for the verdicts of what an operator has sent again: its tests have run."""
+        while self.awaits_repeats():
+            self.wait_for_change()
+
+    def wait_for_change(self) -> None:
+        """Wait for new verdicts, or for the time to show the run's progress again."""
+        if self.changed.wait(min(WAIT, self.report.poll())):
+            self.report.poll()
+        self.changed.clear()
 
     def scratch_folder(self) -> Path:
         """Return a folder for ledgers that :meth:`release` removes."""

@@ -36,7 +36,7 @@ from pytest_manifest.run.search import JobSearch
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Announced, Ended, HandedOn, Job, Started
 from pytest_manifest.schema.run_facts import JobFact, JobFacts
-from pytest_manifest.schema.statuses import GIVEN_UP, OF_ITS_PROCESS
+from pytest_manifest.schema.statuses import BAD, GIVEN_UP, OF_ITS_PROCESS, outcome
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
@@ -263,6 +263,13 @@ class Correction:
 
     before: VerdictStatus
     verdict: Verdict
+
+    @property
+    def is_worse(self) -> bool:
+        """Return whether the entry's test, which has run, should have failed the session."""
+        after = self.verdict.verdict
+        shown = outcome(after)
+        return shown in BAD or after == "withdrawn" or self.before == "passed" != shown
 
 
 def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:

@@ -119,6 +119,48 @@ def test_what_is_sent_again_is_awaited_though_all_tests_have_run(
     assert "without a verdict" not in text
 
 
+@pytest.mark.parametrize(
+    ("options", "ends", "status"),
+    [
+        pytest.param((), "passed", pytest.ExitCode.OK, id="alone"),
+        pytest.param((), "failed", pytest.ExitCode.TESTS_FAILED, id="failing", marks=LATER),
+        pytest.param(("--ff",), "passed", pytest.ExitCode.OK, id="in order", marks=LATER),
+        pytest.param(TWO, "failed", pytest.ExitCode.TESTS_FAILED, id="xdist", marks=LATER),
+    ],
+)
+def test_what_was_cancelled_and_is_wanted_again_is_awaited(
+    project: Project, options: tuple[str, ...], ends: str, status: int
+) -> None:
+    """Its test was skipped; what it comes to after all others decides about the session, too."""
+    expected = {"expect": {"result": "not this"}} if ends == "failed" else {}
+    entries: list[Mapping[str, object]] = [
+        {
+            "id": name,
+            "task": "jobs.hold",
+            "kwargs": {"key": name},
+            **(expected if name == "c" else {}),
+        }
+        for name in "abc"
+    ]
+    project.manifest("m.jsonl", entries)
+    for name in "abc":
+        project.write(f"hold-{name}", "")
+    with running(project, *options, "--manifest-window=1") as process:
+        eventually(lambda: project.ran()["a"] == 1, within=100, what="a has begun")
+        assert ctl(project, "cancel", "c")["data"]["never_sent"] == 1
+        (project.path / "hold-a").unlink()
+        eventually(lambda: project.ran()["b"] == 1, within=100, what="b has begun")
+        assert ctl(project, "requeue", "c")["data"]["entries"] == ["c"]
+        (project.path / "hold-b").unlink()
+        eventually(lambda: project.ran()["c"] == 1, within=100, what="c has begun after b")
+        (project.path / "hold-c").unlink()
+        text, _ = process.communicate(timeout=100)
+    assert project.verdicts() == {"a": "passed", "b": "passed", "c": ends}
+    assert f"'c' was cancelled at first and is {ends}" in text
+    assert "without a verdict" not in text
+    assert process.returncode == status
+
+
 @pytest.mark.ring(2)
 def test_a_run_is_stopped_from_another_shell_as_by_a_person(held: Project) -> None:
     with running(held, "--override-ini=manifest_grace=1s") as process:
