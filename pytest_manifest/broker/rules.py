@@ -102,6 +102,11 @@ class Case:
             publisher.app, publisher.address, list(self.tasks.values()), self.workers
         )
 
+    @cached_property
+    def unkept(self) -> tuple[list[str], list[str]]:
+        """Say of which tasks no end is kept, and of which none of a job that was retried."""
+        return stores.unkept_ends(self.workers, self.needed)
+
 
 Found = Iterable[str | Finding]
 
@@ -273,6 +278,11 @@ def _senders(case: Case) -> Found:
     return sending_notice(case.publisher.own_senders, case.demand.tasks, called=called)
 
 
+def _unkept(case: Case) -> Found:
+    for said in case.unkept[0]:
+        yield said if case.given else Finding("warning", "store", said)
+
+
 def _unsaid(case: Case) -> Found:
     return unsaid_warnings(case.workers, case.publisher.app.conf.task_serializer)
 
@@ -304,6 +314,8 @@ RULES: Final = (
     Rule("store", "error", "error", lambda c: c.stores[0]),
     Rule("store", "warning", "warning", lambda c: c.stores[1]),
     Rule("store", "warning", None, lambda c: [RPC] * is_rpc(c.publisher.address.backend_url)),
+    Rule("store", "error", "error", _unkept),
+    Rule("store", "warning", "warning", lambda c: c.unkept[1]),
     Rule("apply_async", "warning", "warning", _senders),
     Rule("workers", "unchecked", "warning", _unsaid),
     Rule("workers", "error", "error", _namesakes),

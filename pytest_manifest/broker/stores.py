@@ -12,17 +12,19 @@ A URL does not say all: an authority for TLS, a user or a time limit may be in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from celery import Celery, Task
+from celery import VERSION, Celery, Task
 from celery.backends.base import DisabledBackend
 from loguru import logger
 
 from pytest_manifest import urls as addresses
+from pytest_manifest.broker.checks import some_of
 from pytest_manifest.broker.client import connect, result_backend
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.redaction.texts import redact_about, redact_url
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 2.0
 """Seconds for each answer; who does not answer by then has not told."""
 LIMITS: Final = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+KEEPS_ENDS: Final = (5, 6)
+"""The Celery from which on a stock worker keeps the end of a job that asks for it, though its task
+ignores results, as it does what a message says, and not only the task."""
+KEEPS_RETRIES: Final = (5, 7)
+"""The one from which on it keeps the end of its retry, too, which until then does not ask."""
 
 
 class Servers:
@@ -183,6 +190,55 @@ def refusals(
         if _parse(own) not in known
     ]
     return refused[:1], told[:1]
+
+
+def unkept_ends(
+    workers: Iterable[Worker], tasks_by_queue: Mapping[str, Collection[str]]
+) -> tuple[list[str], list[str]]:
+    """Say of which tasks stock workers keep no end, and of which none of a job that was retried."""
+    never, retried = dict[str, set[str]](), dict[str, set[str]]()
+    for worker in workers:
+        version = _version(worker.celery)
+        if not worker.is_stock or version >= KEEPS_RETRIES:
+            continue
+        mine = worker.queues
+        tasks = {
+            t for name, some in tasks_by_queue.items() if mine is None or name in mine for t in some
+        }
+        if forgotten := tasks & worker.ignoring:
+            (never if version < KEEPS_ENDS else retried).setdefault(worker.name, set()).update(
+                forgotten
+            )
+    return (
+        _unkept(never, KEEPS_ENDS, "a job that has ended"),
+        _unkept(retried, KEEPS_RETRIES, "one that was retried"),
+    )
+
+
+def _unkept(found: Mapping[str, Collection[str]], until: tuple[int, int], which: str) -> list[str]:
+    """Word of which jobs these workers, by name with their tasks, keep nothing."""
+    if not found:
+        return []
+    tasks = sorted({task for some in found.values() for task in some})
+    sentence = (
+        f"{some_of(tasks)}: results are ignored, and with a Celery before "
+        f"{'.'.join(map(str, until))} {some_of(sorted(found))} store nothing of {which}, which "
+        "would be 'unknown': set ignore_result=False on the task, or start your workers with -I "
+        "pytest_manifest.worker"
+    )
+    return [sentence]
+
+
+def _version(told: str | None) -> tuple[int, ...]:
+    """Read a version of Celery; of a worker that does not tell it, that of this process."""
+    numbers = re.findall(r"\d+", told or "")[:2]
+    return tuple(map(int, numbers)) or VERSION[:2]
+
+
+def forgets_retries(app: Celery, task: str) -> bool:
+    """Tell whether a stock worker like the app here keeps no end of a job that was retried."""
+    own = app.tasks.get(task)
+    return VERSION < KEEPS_RETRIES and own is not None and bool(own.ignore_result)
 
 
 def _in_vain(worker: Worker, theirs: str, read: str) -> str:

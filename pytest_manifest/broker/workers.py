@@ -28,7 +28,9 @@ from pytest_manifest.schema.wire import (
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
     "registered": {
-        "taskinfoitems": ["acks_late", "time_limit", "soft_time_limit", CODE_ATTRIBUTE],
+        "taskinfoitems": [
+            *("acks_late", "time_limit", "soft_time_limit", "ignore_result", CODE_ATTRIBUTE)
+        ],
         "builtins": True,
     },
     "active_queues": {},
@@ -63,7 +65,8 @@ class Worker:
     ``codes``: the digests of its tasks' code, of those that it tells.
     ``celery``: the version of its Celery, where that was asked for; ``store``: its result store's
     URL without the password; ``broker``: its broker's host and port.
-    ``unsaid``: the questions that it did not answer in time.
+    ``unsaid``: the questions that it did not answer in time; ``ignoring``: its tasks that ignore
+    their results.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Worker:
     broker: tuple[str, int | None] | None = None
     unsaid: frozenset[str] = frozenset()
     codes: dict[str, str] = field(default_factory=dict)
+    ignoring: frozenset[str] = frozenset()
 
     @property
     def has_stats(self) -> bool:
@@ -139,6 +143,7 @@ def acks_late(workers: Iterable[Worker]) -> dict[str, bool]:
 def _worker(node: str, answers: Answers) -> Worker:
     said = {question: replies.get(node) for question, replies in answers.items()}
     stats, tasks = said["stats"], dict(_registered(said["registered"]))
+    ignoring = (name for name, facts in tasks.items() if facts.get("ignore_result") == "True")
     queues, pool = said["active_queues"], _at(stats, str, "pool", "implementation") or ""
     timeouts = _at(stats, (list, tuple), "pool", "timeouts") or ()
     soft, hard = map(seconds_of, timeouts if len(timeouts) == 2 else (None, None))
@@ -175,6 +180,7 @@ def _worker(node: str, answers: Answers) -> Worker:
             if reply is None or (isinstance(reply, dict) and "error" in reply)
         ),
         codes={n: facts[CODE_ATTRIBUTE] for n, facts in tasks.items() if CODE_ATTRIBUTE in facts},
+        ignoring=frozenset(ignoring),
     )
 
 

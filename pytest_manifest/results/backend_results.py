@@ -29,6 +29,7 @@ from pydantic import JsonValue
 from pytest_manifest.broker.attempt import RUN8_LENGTH
 from pytest_manifest.broker.client import connect, load_app, result_backend
 from pytest_manifest.broker.connection import reply_queue
+from pytest_manifest.broker.stores import forgets_retries
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
@@ -420,15 +421,18 @@ class ResultReader:
         self._each(task_ids, lambda source, some: found.update(self._final(source.read(some))))
         return found
 
-    def retried(self, task_ids: Sequence[str]) -> frozenset[str]:
-        """Return which of these have asked for a retry last, as the store has it.
+    def retried(self, tasks: Mapping[str, str]) -> frozenset[str]:
+        """Return which of these, task id -> task, have asked for a retry last, as the store has it.
+
+        That may be the last that it ever has of a job whose task ignores results; that is left out.
 
         Raises:
             StackError: the result backend cannot be reached or read; the next call tries anew.
         """
         found = set[str]()
-        self._each(task_ids, lambda source, some: found.update(source.retried(some)))
-        return frozenset(found)
+        self._each(sorted(tasks), lambda source, some: found.update(source.retried(some)))
+        app = load_app(self._address)
+        return frozenset(one for one in found if not forgets_retries(app, tasks[one]))
 
     def _each(
         self, task_ids: Sequence[str], read: Callable[[ResultSource, Sequence[str]], None]

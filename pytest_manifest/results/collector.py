@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -130,13 +130,13 @@ class ReceiptCollector:
         stream = self._stream
         return self._deliver(self._call(lambda: self._read_all(stream, found, awaited)))
 
-    def retried(self, task_ids: Collection[str]) -> frozenset[str]:
-        """Return which of these have asked for a retry last, as the result store has it.
+    def retried(self, tasks: Mapping[str, str]) -> frozenset[str]:
+        """Return which of these, task id -> task, have asked for a retry last, by the result store.
 
         Raises StackError where the store cannot be reached.
         """
-        results, ids = self._results, sorted(task_ids)
-        return self._call(lambda: results.retried(ids)) if ids else frozenset()
+        results = self._results
+        return self._call(lambda: results.retried(tasks)) if tasks else frozenset()
 
     def _poll(
         self,

@@ -242,9 +242,9 @@ class JobSearch:
     _pending: PendingAttempts
     _stranded: StrandedJobs | None = None
     departures: Departures = field(default_factory=Departures)
-    retried: Callable[[Collection[str]], Collection[str]] = lambda _: ()
-    """Returns which of these have asked for a retry last, by the result store; raises StackError.
-    """
+    retried: Callable[[Mapping[str, str]], Collection[str]] = lambda _: ()
+    """Returns which of these, task id -> task, have asked for a retry last, by the result store;
+    raises StackError."""
 
     def __post_init__(self) -> None:
         self._first: tuple[float, BrokerSnapshot, frozenset[str]] | None = None
@@ -432,14 +432,15 @@ class JobSearch:
         says that a retry was asked for. No worker has gone, which might have had that try.
         """
         self.waits_elsewhere = frozenset()
-        ids = [one for one in missing if self._pending.by_task_id[one].start is None]
-        if not (ids and self.departures.are_all_there(answered)):
+        jobs = self._pending.by_task_id
+        tasks = {one: jobs[one].entry.task for one in missing if jobs[one].start is None}
+        if not (tasks and self.departures.are_all_there(answered)):
             return frozenset()
         try:
-            self.waits_elsewhere = frozenset(self.retried(ids))
+            self.waits_elsewhere = frozenset(self.retried(tasks))
         except StackError as error:  # the store is away: there is a next time
             logger.warning("the result store could not be asked for retries: {}", error)
-            return frozenset(ids)
+            return frozenset(tasks)
         return self.waits_elsewhere
 
     def _with_starters(

@@ -304,7 +304,7 @@ class WorkerQuestions:
             search = JobSearch(
                 locator,
                 self.case.pending,
-                retried=lambda ids: self._call(lambda: results.retried(sorted(ids))),
+                retried=lambda tasks: self._call(lambda: results.retried(tasks)),
             )
             search.departures.recall(self.case.ledger.info)
             return search, search.search_now()

@@ -299,8 +299,8 @@ class StartUnreported(Problem):
     own: str = ""
     says = (
         "no queue and no worker has it, and its start is not reported: it may have raised Ignore, "
-        "stored a state of its own, been handed on, or exited, or its task ignores results and "
-        "it was retried (before Celery 5.7)" + _STORES
+        "stored a state of its own, been handed on, or exited, or its task ignores results "
+        "(ignore_result; before Celery 5.6, or 5.7 where it was retried)" + _STORES
     )
 
 

@@ -138,7 +138,7 @@ def test_what_is_not_final_is_left_out(valkey: str, tmp_path: Path) -> None:
         client.set(f"celery-task-meta-{ids[-1]}", '{"status": "SUCCESS", "result": 3}')
         found = reader.read(ids)
         assert reader.read([]) == {}
-        assert reader.retried(ids) == {ids[1]}
+        assert reader.retried(dict.fromkeys(ids, "x")) == {ids[1]}
 
     assert found == {ids[-1]: BackendResult(state="succeeded", result=3)}
 
@@ -207,7 +207,7 @@ def test_what_asked_for_a_retry_last_is_found(
     backend.mark_as_done(ended, 1)
     backend.mark_as_started(begun)
     with closing(ResultReader(where)) as reader:
-        assert reader.retried([waits, ended, begun, "0a1b2c3d-x"]) == {waits}
+        assert reader.retried(dict.fromkeys([waits, ended, begun, "0a1b2c3d-x"], "x")) == {waits}
         assert reader.read([waits, ended, begun]).keys() == {ended}
 
 
@@ -231,7 +231,7 @@ def test_replies_over_redis(valkey: str, tmp_path: Path) -> None:
         first, other = sent[0].task_id, attempts(entries(1))[0].task_id
         results = results_of(reader, [*(a.task_id for a in sent)], within=40)
         assert reader.read([first, other]) == {first: results[first]}
-        assert not reader.retried([first, other])
+        assert not reader.retried({first: "add", other: "add"})
         reader.discard(results)
         assert reader.read([first, other]) == {}
         reader.close()

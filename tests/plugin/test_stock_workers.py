@@ -101,3 +101,38 @@ def test_that_times_are_not_measured_is_said_before_the_run(project: Project, br
         warned = project.run(*at)
     assert f"note: {said}" in warned.stdout.str()
     assert project.verdicts() == {"timed": "unknown"}
+
+
+QUIET = """
+app.conf.task_ignore_result = True
+
+@app.task(name="jobs.again", bind=True)
+def again(self, key):
+    count(key)
+    if not self.request.retries:
+        raise self.retry(countdown=0.1)
+"""
+
+
+@pytest.mark.ring(2)
+@pytest.mark.live
+def test_tasks_that_ignore_results(project: Project, broker: str) -> None:
+    """Celery keeps their ends from 5.6 on, and those of retries from 5.7 on: before, nothing is
+    sent, or it is said; and nobody waits for what the store will never have."""
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + QUIET)
+    once = {"id": "once", "task": "jobs.double", "args": [1, "once"]}
+    twice = {"id": "twice", "task": "jobs.again", "args": ["twice"], "timeout": 500}
+    project.manifest("m.jsonl", [once, twice])
+    with worker(project, broker):
+        result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    said = "jobs.again, jobs.double: results are ignored, and with a Celery before"
+    if celery.VERSION < (5, 6):
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert said in result.stderr.str()
+        assert not project.ran()
+        return
+    assert (said in result.stdout.str()) is (celery.VERSION < (5, 7))
+    end = "passed" if celery.VERSION >= (5, 7) else "unknown"
+    assert project.verdicts() == {"once": "passed", "twice": end}
+    assert ("or 5.7 where it was retried" in result.stdout.str()) is (end == "unknown")
+    assert project.ran() == {"once": 1, "twice": 2}

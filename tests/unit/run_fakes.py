@@ -244,8 +244,8 @@ class FakeResults:
             raise StackError("the result store cannot be reached")
         return {i: self.world.results[i] for i in task_ids if i in self.world.results}
 
-    def retried(self, task_ids: Sequence[str]) -> frozenset[str]:
-        return frozenset(task_ids) & self.world.retried - self.read(task_ids).keys()
+    def retried(self, tasks: Mapping[str, str]) -> frozenset[str]:
+        return frozenset(tasks) & self.world.retried - self.read(list(tasks)).keys()
 
     def discard(self, task_ids: Iterable[str]) -> None:
         pass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from celery import Celery
 
-from pytest_manifest.broker.stores import compare, own_store
+from pytest_manifest.broker.stores import compare, own_store, unkept_ends
 from pytest_manifest.broker.workers import STORE_QUESTION, Worker, workers_of
+from pytest_manifest.schema.wire import WORKER_MARK
 from pytest_manifest.urls import StackAddress
 
 BROKER = "redis://:pw@127.0.0.1:7000/0"
@@ -105,3 +107,39 @@ def test_sentinels_of_others_keep_no_results_of_ours() -> None:
     with Celery("a", broker=production, backend=production, set_as_current=False) as app:
         assert own_store(app, "sentinel://test:26379/1") is None
         assert own_store(app, production) == production
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("5.4.0", "refused"),
+        ("5.5.3", "refused"),
+        ("5.6.0rc1", "warned"),
+        ("5.6.3", "warned"),
+        ("5.7.0", ""),
+        ("5.10.1", ""),
+        ("6.0", ""),
+    ],
+)
+def test_which_celery_keeps_the_ends_of_tasks_that_ignore_results(version: str, said: str) -> None:
+    """Only a stock worker that has such a task, and consumes its queue, counts."""
+    has = {"t.quiet": False, "t.kept": False}
+    one = Worker("w@h", has, frozenset({"a"}), celery=version, ignoring=frozenset({"t.quiet"}))
+    wanted = {"a": {"t.quiet", "t.kept"}}
+    refused, warned = unkept_ends([one], wanted)
+    assert (bool(refused), bool(warned)) == (said == "refused", said == "warned")
+    for text in (*refused, *warned):
+        assert text.startswith("t.quiet: results are ignored, and with a Celery before 5.")
+        assert "set ignore_result=False on the task" in text
+        assert "-I pytest_manifest.worker" in text
+    ours = replace(one, tasks={**has, WORKER_MARK: False})
+    others = replace(one, queues=frozenset({"b"})), replace(one, ignoring=frozenset())
+    assert unkept_ends([ours, *others], wanted) == ([], [])
+
+
+def test_a_worker_says_which_of_its_tasks_ignore_results() -> None:
+    lines = ["t.a [acks_late=False ignore_result=True]", "t.b [acks_late=True ignore_result=False]"]
+    (worker,) = workers_of(
+        {"registered": {"w": [*lines, "t.c"]}, "active_queues": {}, "stats": {}}
+    ).values()
+    assert worker.ignoring == {"t.a"}
