@@ -68,6 +68,8 @@ class RunFigures:
     def _begin(self) -> None:
         """Know nothing yet."""
         self._seq = self._segment = 0
+        self.go_on: list[str] = []
+        """The command by which another pytest goes on with the run."""
         self._doubtful: set[int] = set()
         """Attempts that were about to be sent when they were looked at last."""
         self._costs: dict[int, Decimal] = {}
@@ -143,6 +145,7 @@ class RunFigures:
         self._begin()
         self._state, self._segment = state, segment
         self.info = ledger.info.read()
+        self.go_on = ledger.command("--manifest-resume", f"--manifest-run={self.info.run}")
         jobs = state["last_job"]
         self.entries = Entries(jobs if isinstance(jobs, int) else 0)
         self.pace = Pace(self.info.created_at.timestamp())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,6 +25,8 @@ _MANY: Final = 0.03
 """The share of the entries judged that makes a cause a thing to know."""
 _ENOUGH: Final = 5
 _MOVED: Final = 600.0
+_COMMAND: Final = 1000
+"""Characters of a command at most."""
 _SOON: Final = 6 * 3600.0
 """Seconds within which a limit that will strike is a thing to know."""
 
@@ -31,7 +34,7 @@ _SOON: Final = 6 * 3600.0
 def things_to_know(figures: RunFigures, found: RunStatus) -> list[StatusNotice]:
     """Return what a person should know of a run, the most important first."""
     if found.state == "left":
-        return [_left(found)]
+        return [_left(found, short(shlex.join(figures.go_on), _COMMAND))]
     if found.is_over:
         return []
     causes = [*_causes(found)]
@@ -61,15 +64,15 @@ def clock_of(at: datetime) -> str:
     return f"{at:%H:%M} UTC"
 
 
-def _left(found: RunStatus) -> StatusNotice:
+def _left(found: RunStatus, go_on: str = "") -> StatusNotice:
+    """Note that nobody follows a run; ``go_on``: the command that does."""
     heard = found.heard or found.began
-    manifest = short(found.manifest)
     return StatusNotice(
         code="left",
         text="Its pytest is gone, and has not recorded how the run ended",
         evidence=f"No process holds the run's lock; the ledger was last written at "
         f"{clock_of(heard)}, {duration(max((found.at - heard).total_seconds(), 0))} ago",
-        remedy=f"Go on: pytest --manifest={manifest} --manifest-resume --manifest-run={found.run}",
+        remedy=f"Go on: {go_on}",
         since=heard,
     )
 

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import answer
-from pytest_manifest.cli.stored_run import run_ids, runs_folder
+from pytest_manifest.cli.stored_run import pytest_command, run_ids, runs_folder
 from pytest_manifest.errors import PlanError
 
 Document = dict[str, JsonValue]
@@ -160,8 +160,8 @@ def triage(contents: bool = False) -> Document:
 def start(manifest: str, resume: bool = False) -> Document:
     """Send a manifest's jobs, in a process of its own; resume: go on with its newest run."""
     options = ["--manifest-resume"] if resume else []
-    pytest = [sys.executable, "-m", "pytest", f"--manifest={manifest}", "--manifest-detach"]
-    return _run([*pytest, *options])
+    pytest = [sys.executable, "-m", *pytest_command(), f"--manifest={manifest}"]
+    return _run([*pytest, "--manifest-detach", *options])
 
 
 def steer(

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +25,6 @@ from pytest_manifest.ledger.files import RunFiles, find_ledger, ledgers_in
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
 from pytest_manifest.redaction.names import configure
 from pytest_manifest.redaction.texts import hide_environment
-from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -198,16 +196,8 @@ class StoredRun:
 
         Of a run that keeps no call, as pytest is started here.
         """
-        own = f"--manifest={os.path.relpath(self.info.manifest)}"
         with self.read() as ledger:
-            calls = [one.arguments for one in ledger.facts.of_kind(Segment)]
-        if not calls or not calls[-1]:
-            return [*pytest_command(), own, *options]
-        words = (
-            os.path.relpath(word) if before in ("-c", "--rootdir") else word
-            for before, word in pairwise(("", *calls[-1]))
-        )
-        return ["pytest", own, *options, *words]
+            return ledger.command(*options, unrecorded=pytest_command())
 
     @property
     def folder_option(self) -> list[str]:

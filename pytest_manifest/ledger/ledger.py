@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 from typing_extensions import Self
@@ -26,6 +28,7 @@ from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_queries, version_of
 from pytest_manifest.ledger.verdicts import Queries, Verdicts
 from pytest_manifest.manifest.writer import sync
+from pytest_manifest.schema.run_facts import Segment
 
 
 class Ledger:
@@ -127,6 +130,21 @@ class Ledger:
             row = self._db.read_one(query)
             if row is not None:
                 raise damaged(self.path, TypeError(f"a {row[0]} of {table} is of another type"))
+
+    def command(self, *options: str, unrecorded: Sequence[str] = ("pytest",)) -> list[str]:
+        """Return pytest on the run's manifest, called as its last session was, with these options.
+
+        Paths are as seen from this folder. ``unrecorded``: pytest's call where the run keeps none.
+        """
+        own = f"--manifest={os.path.relpath(self.info.read().manifest)}"
+        calls = [one.arguments for one in self.facts.of_kind(Segment)]
+        if not calls or not calls[-1]:
+            return [*unrecorded, own, *options]
+        words = (
+            os.path.relpath(word) if before in ("-c", "--rootdir") else word
+            for before, word in pairwise(("", *calls[-1]))
+        )
+        return ["pytest", own, *options, *words]
 
     def compact(self) -> None:
         """Move the write-ahead log into the file, so that a copy of the file is complete."""

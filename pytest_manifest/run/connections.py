@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import Counter, deque
@@ -519,6 +520,8 @@ class EngineContext:
 
 OUTAGE_LIMIT = 60.0
 """Seconds that broker and result store may be out of reach before a run gives up."""
+OUTAGE_TOLD: Final = 10.0
+"""Seconds after which the same failure is told again."""
 
 
 class FailureWindow:
@@ -526,6 +529,16 @@ class FailureWindow:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._told = -math.inf, ""
+
+    def is_news(self, failure: str) -> bool:
+        """Return whether a failure is to be told: the first, another one, or after OUTAGE_TOLD."""
+        now = time.monotonic()
+        told, before = self._told
+        if failure == before and now - told < OUTAGE_TOLD:
+            return False
+        self._told = now, failure
+        return True
 
     def expired(self) -> bool:
         """Note a failure; return whether failures have lasted longer than OUTAGE_LIMIT."""
@@ -536,5 +549,6 @@ class FailureWindow:
 
     def close(self) -> bool:
         """Note a success; return whether there was a failure before."""
-        was_out, self._since = self._since is not None, None
+        was_out = self._since is not None
+        self._since, self._told = None, (-math.inf, "")
         return was_out

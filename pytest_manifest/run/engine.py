@@ -405,7 +405,8 @@ class Engine(Part):
         """Note a failure of broker or store, and wait; raise ``error`` after OUTAGE_LIMIT."""
         if outage.expired():
             raise error
-        self._log.warning("{}; trying again", error)
+        level = "WARNING" if outage.is_news(f"{error}") else "DEBUG"
+        self._log.log(level, "{}; trying again", error)
         self._signals.stop.wait(0.5)
 
     def _check_stack(self) -> None:
@@ -425,7 +426,8 @@ class Engine(Part):
             self.pending.postpone_timeouts(time.monotonic())
             self._note_outage(self._polling, error)
             return
-        self._polling.close()
+        if self._polling.close():
+            self._log.info("the result store answers again")
         if batch:
             self._absence.seen()
         self._recorder.record_batch(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,7 +127,7 @@ class Case:
 
     def resume(self, option: str = "--manifest-resume") -> str:
         """Return the command by which the run is gone on with."""
-        return f"pytest --manifest={self.info.manifest} {option}"
+        return shlex.join(self.ledger.command(*option.split()))
 
 
 def look_at_ledger(case: Case) -> None:

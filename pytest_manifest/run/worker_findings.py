@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -66,6 +66,8 @@ class WorkerQuestions:
     held: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     queues: dict[str, set[str]] = field(default_factory=dict)
     """The queues of the run -> their tasks."""
+    ended: Collection[str] = ()
+    """Task ids of jobs of whose end the result store knows, and no pytest yet."""
 
     def __post_init__(self) -> None:
         self.notes, self.address = self.case.notes, self.publisher.address
@@ -159,7 +161,8 @@ class WorkerQuestions:
                 "no_worker",
                 "no worker is connected to the broker",
                 [asked],
-                f"celery -A {self.app} worker -Q {','.join(sorted(self.queues)) or 'celery'}",
+                f"celery -A {self.app} worker -I pytest_manifest.worker -Q "
+                f"{','.join(sorted(self.queues)) or 'celery'}",
             )
             return
         running = [job for job in self.jobs.values() if job.is_running]
@@ -209,8 +212,9 @@ class WorkerQuestions:
                 "no_consumer",
                 f"queue {name!r} has {plural(waiting, 'message')} and no consumer",
                 [f"queue {name!r}: {waiting} waiting; jobs of {tasks} go there", *told],
-                f"celery -A {self.app} control add_consumer {name}, or start a worker with -Q "
-                f"{name}; where that is the wrong queue, correct the entries' queue or the route",
+                f"celery -A {self.app} control add_consumer {name}, or start a worker with -I "
+                f"pytest_manifest.worker -Q {name}; where that is the wrong queue, correct the "
+                "entries' queue or the route",
             )
 
     def _serving(self, queue: str) -> list[Worker]:
@@ -307,7 +311,10 @@ class WorkerQuestions:
                 retried=lambda tasks: self._call(lambda: results.retried(tasks)),
             )
             search.departures.recall(self.case.ledger.info)
-            return search, search.search_now()
+            located = search.search_now()
+            if located is not None and not self.case.is_followed:
+                self.ended = self._call(lambda: results.read(sorted(located.missing))).keys()
+            return search, located
 
     def _placed(self, search: JobSearch | None, located: JobLocations | None) -> None:
         if search is None or located is None or search.looks is None:
@@ -340,7 +347,15 @@ class WorkerQuestions:
                 "(self.retry(queue=...)); instrumented workers report that queue",
                 jobs=elsewhere,
             )
-        missing = [self.jobs[i] for i in located.missing if i in still]
+        if ended := [self.jobs[i] for i in self.ended if i in still]:
+            self.notes.find(
+                "unread_reports",
+                f"{_named(ended)}: ended, and no pytest has read it yet",
+                [f"result store: {plural(len(ended), 'result')}"],
+                self.case.resume("--manifest-resume" if self.case.unsent else "--manifest-audit"),
+                jobs=ended,
+            )
+        missing = [self.jobs[i] for i in located.missing if i in still and i not in self.ended]
         if missing:
             self.notes.find(
                 "nowhere",

@@ -148,7 +148,8 @@ def test_no_worker_at_all(
     with going_on(project, url, f"--manifest-backend={broker}", sent=3):
         status, found = doctor(project, f"--backend={broker}")
     assert (status, codes(found)) == (1, ["no_worker"])
-    assert "celery -A jobs:app worker -Q celery" in one(found, "no_worker").remedy
+    remedy = "celery -A jobs:app worker -I pytest_manifest.worker -Q celery"
+    assert remedy in one(found, "no_worker").remedy
 
 
 def test_a_worker_that_is_busy_with_others_jobs(project: Project, broker: str) -> None:
@@ -428,14 +429,32 @@ def test_a_pytest_that_was_killed(project: Project, broker: str) -> None:
     """Nobody follows the run, and the command that goes on is said; its jobs are looked for."""
     project.hold("a")
     project.manifest("m.jsonl", [hold("a")])
-    with worker(project, broker, *INSTRUMENTED), going_on(project, broker) as session:
+    project.write("nightly.ini", (project.path / "pytest.ini").read_text("utf-8"))
+    options = ("-c", "nightly.ini")
+    call = "pytest --manifest=m.jsonl {} -c nightly.ini"
+    with worker(project, broker, *INSTRUMENTED), going_on(project, broker, *options) as session:
         eventually(project.ran, within=60, what="the job has begun")
         session.kill()
         session.wait(20)
         status, found = doctor(project)
-    assert (status, codes(found)) == (1, ["not_followed"])
-    assert not found.is_followed
-    assert "--manifest-resume" in one(found, "not_followed").remedy
+        assert (status, codes(found)) == (1, ["not_followed"])
+        assert not found.is_followed
+        assert one(found, "not_followed").remedy.startswith(call.format("--manifest-resume"))
+        (project.path / "hold-a").unlink()
+        with redis.Redis.from_url(broker, decode_responses=True) as store:
+            (key,) = eventually(lambda: list(store.scan_iter("celery-task-meta-*")), what="the end")
+            eventually(lambda: "SUCCESS" in str(store.get(key)), what="its end is stored")
+        status, found = doctor(project)
+    assert (status, codes(found)) == (1, ["not_followed", "unread_reports"])
+    finding = one(found, "unread_reports")
+    assert finding.sentence == "1 job ('a'): ended, and no pytest has read it yet"
+    assert finding.remedy.startswith(call.format("--manifest-audit"))
+    command = [sys.executable, "-m", "pytest_manifest", "status", "--json"]
+    shown = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
+    (notice,) = json.loads(shown.stdout)["notices"]
+    run = project.ledgers()[-1].stem
+    resume = call.format(f"--manifest-resume --manifest-run={run}")
+    assert notice["remedy"].startswith(f"Go on: {resume}")
 
 
 HELD: Sequence[tuple[str, Sequence[Mapping[str, object]], Sequence[str], str]] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from pydantic import JsonValue
 
+from pytest_manifest.cli import mcp as commands
 from pytest_manifest.cli.mcp import CHANGING, READING, metadata
 from tests.plugin.conftest import Project
 from tests.support import eventually
@@ -127,6 +128,18 @@ def test_an_agent_that_may_starts_and_stops_a_run(project: Project) -> None:
     assert looked[1]["state"] == "running"
     assert (paused[1]["applied"], stopped[1]["applied"]) == (True, True)
     eventually(lambda: not any(map(alive, family)), within=60, what="the run's processes end")
+
+
+def test_an_agent_starts_a_run_by_the_settings_of_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "batch.ini").write_text("[pytest]\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    called: list[Sequence[str]] = []
+    monkeypatch.setattr(commands, "_run", called.append)
+    commands.start("m.jsonl", resume=True)
+    options = ["-c", "batch.ini", "--manifest=m.jsonl", "--manifest-detach", "--manifest-resume"]
+    assert called == [[sys.executable, "-m", "pytest", *options]]
 
 
 def alive(process: psutil.Process) -> bool:

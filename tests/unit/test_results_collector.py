@@ -15,7 +15,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
-from pytest_manifest.run.connections import OUTAGE_LIMIT, FailureWindow
+from pytest_manifest.run.connections import OUTAGE_LIMIT, OUTAGE_TOLD, FailureWindow
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.stream_records import STREAM_FIELD
@@ -172,6 +172,20 @@ def test_an_outage_ends_with_the_first_success(monkeypatch: pytest.MonkeyPatch) 
     assert outage.expired()
     outage.close()
     assert not outage.expired()
+
+
+def test_an_outage_is_told_at_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first failure is, and another one; the same again only after a while."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    outage = FailureWindow()
+    told = []
+    for clock[0], failure in ((0, "a"), (1, "a"), (2, "b"), (3, "b"), (2 + OUTAGE_TOLD, "b")):
+        told.append(outage.is_news(failure))
+    assert told == [True, False, True, False, True]
+    outage.expired()
+    assert outage.close()
+    assert outage.is_news("b"), "it is another outage"
 
 
 def test_without_a_stream_nothing_tells_whether_the_store_is_intact() -> None:
