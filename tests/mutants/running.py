@@ -54,6 +54,7 @@ PATIENCE = 600
 ALONE = (
     *("-q", "--noconftest", "-p", "no:cacheprovider", "-W", "ignore:Module already"),
     *("-p", "pytest_manifest.plugin", "-p", "_hypothesis_pytestplugin"),
+    *("-p", "tests.unit.conftest"),
 )
 """Only what these tests need: the rest is loaded for each module, and asked about each test."""
 CHOSEN = ("-m", "not hypothesis")
