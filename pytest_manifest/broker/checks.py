@@ -295,7 +295,7 @@ def similar_tasks(task: str, registered: Collection[str]) -> list[str]:
     return list(dict.fromkeys([*moved, *similar]))[:MAX_SIMILAR]
 
 
-def idle_queues(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) -> list[str]:
+def idle_queues(needed: Collection[str], workers: Sequence[Worker]) -> list[str]:
     """Give the queues that no worker consumes; none where a worker did not say what it does."""
     if any(worker.queues is None for worker in workers):
         return []

@@ -207,12 +207,14 @@ class Presence:
 
     ``serving``: answered, and consume a queue of the run, or have not said which; ``others``:
     answered, and consume none of them. ``silent``: how many are connected to the broker and did not
-    answer; None: it is not known whether there are any.
+    answer; None: it is not known whether there are any. ``idle``: queues of the run that none of
+    those that answered consumes.
     """
 
     serving: frozenset[str]
     others: frozenset[str]
     silent: int | None
+    idle: Sequence[str] = ()
 
 
 def look_for_workers(publisher: Publisher, queues: Collection[str]) -> Presence:
@@ -233,7 +235,8 @@ def look_for_workers(publisher: Publisher, queues: Collection[str]) -> Presence:
             if not queues or one.queues is None or not one.queues.isdisjoint(queues)
         )
         silent = publisher.call(lambda: _silent(publisher, queues, len(found), len(serving)))
-    return Presence(serving, frozenset(one.name for one in found) - serving, silent)
+    idle = checks.idle_queues(queues, found) if found else []
+    return Presence(serving, frozenset(one.name for one in found) - serving, silent, idle)
 
 
 @dataclass(frozen=True, slots=True)

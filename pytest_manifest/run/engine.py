@@ -55,7 +55,7 @@ class Absence:
         self._limit = context.settings.no_worker
         is_watched = not (context.is_private or context.settings.send_only) and self._limit > 0
         self._look = context.look_for_workers if is_watched else None
-        self._has_warned = False
+        self._has_warned = self._has_noted_idle = False
         self._check_at = 0.0
         self.seen()
         self._look_at = self._seen_at + min(FIRST_LOOK, self._limit / 2)
@@ -88,6 +88,7 @@ class Absence:
 
     def _judge(self, now: float, found: Presence) -> Ending | None:
         if found.serving:
+            self._note_idle(found)
             self.seen()
             return None
         self._context.signals.nobody_since = self._seen_at
@@ -97,6 +98,16 @@ class Absence:
         if waited < self._limit or found.silent is None:
             return None
         return self._silent(found.silent, waited) if found.silent else self._deserted(found)
+
+    def _note_idle(self, found: Presence) -> None:
+        """Say once, while no job runs, which queues wait for workers of their own."""
+        if found.idle and found.silent == 0 and not self._has_noted_idle:
+            self._has_noted_idle = True
+            queues = ",".join(found.idle)
+            self._context.live_warnings.append(
+                f"no worker that answers consumes {listed(list(map(repr, found.idle)), SHOWN)}, "
+                f"where jobs of this run go: start one (celery -A APP worker -Q {queues})"
+            )
 
     def _deserted(self, found: Presence) -> Ending:
         queues = ",".join(sorted(self._context.queues))

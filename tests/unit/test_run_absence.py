@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -85,6 +86,19 @@ def test_who_may_be_there_is_waited_for(found: Presence | StackError) -> None:
 def test_where_nobody_need_be_there_nobody_is_looked_for(more: dict[str, object]) -> None:
     """Our own stack has its supervisor, and who only sends does not stay."""
     assert Watched(NOBODY, **more).after(1000) is None
+
+
+def test_queues_without_a_worker_are_named_once() -> None:
+    """But not while somebody is silent, who may consume them."""
+    found = Presence(frozenset({"w@h"}), frozenset(), 0, ["bulk", "mail"])
+    run = Watched(replace(found, silent=1))
+    assert run.after(10) is None
+    assert not run.context.live_warnings
+    run.found = found
+    assert [run.after(seconds) for seconds in (60, 200)] == [None] * 2
+    (said,) = run.context.live_warnings
+    assert said.startswith("no worker that answers consumes 'bulk', 'mail', where jobs ")
+    assert "worker -Q bulk,mail" in said
 
 
 def test_a_job_that_runs_and_a_report_show_that_somebody_is_there() -> None:
