@@ -313,6 +313,28 @@ def digests_made(
                 yield make_digest(path)
 
 
+def all_digests(
+    folder: Path, manifest: Path | None = None, *, rebuild: bool = False
+) -> dict[str, RunDigest]:
+    """Return the digests of a folder's runs that are over, by run.
+
+    Of a run that has none, as its pytest was killed, it is made; ``rebuild``: of all that have
+    their ledgers, and written. Raises LedgerError where the folder cannot be read.
+    """
+    found = {one.run: one for one in digests_of(folder, manifest)}
+    for one in digests_made(folder, manifest, anew=rebuild):
+        found[one.run] = one
+        if rebuild:
+            write_digest(one, RunFiles.of(folder, one.run).ledger)
+    return found
+
+
+def runs_going_on(folder: Path, manifest: Path | None = None) -> list[str]:
+    """Return the ids of a folder's runs that a pytest follows, oldest first."""
+    some = find_runs(folder, manifest, _sha256(manifest))
+    return [path.stem for path in some if is_held(RunFiles(path).lock)]
+
+
 def _filter(manifest: Path | None) -> Callable[[RunDigest], bool]:
     if manifest is None:
         return lambda _: True

@@ -62,6 +62,16 @@ def open_failures(digests: Iterable[RunDigest]) -> list[OpenEntry]:
     ]
 
 
+def unjudged_of(digests: Iterable[RunDigest]) -> dict[str, int]:
+    """Map the newest run of each manifest, or of its shard, that has entries without a verdict.
+
+    These are as they were in the run before. Returns run -> how many.
+    """
+    newest = {(one.manifest, one.shard): one for one in digests}
+    found = {one.run: one.outcomes.get("pending", 0) for one in newest.values()}
+    return {run: number for run, number in found.items() if number}
+
+
 def _after(run: RunDigest, path: Path, before: Mapping[str, OpenEntry]) -> dict[str, OpenEntry]:
     listed = {one.id: one for one in run.listed}
     by_work = {one.work: one for one in before.values() if one.id not in run.ids}

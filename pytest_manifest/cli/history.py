@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pytest_manifest.analysis import comparison
-from pytest_manifest.analysis.digest import digests_made, digests_of, without_parts, write_digest
+from pytest_manifest.analysis.digest import all_digests, without_parts
 from pytest_manifest.analysis.gates import Gate
 from pytest_manifest.analysis.many_runs import by_manifest, over_time
 from pytest_manifest.cli import FOUND, arguments
@@ -28,7 +28,6 @@ from pytest_manifest.cli.stored_run import (
     runs_folder,
 )
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.reporting.figures import Sheet, comparison_lines
 from pytest_manifest.schema.over_time import ManifestOverTime, RunsOverTime
 from pytest_manifest.schema.run_digest import RunDigest
@@ -128,15 +127,10 @@ def _digests(
     hide_secrets()
     found: dict[str, RunDigest] = {}
     for manifest in manifests or (None,):
-        before = len(found)
-        for one in digests_made(folder, manifest, anew=rebuild):
-            found[one.run] = one
-            if rebuild:
-                write_digest(one, RunFiles.of(folder, one.run).ledger)
-        own = digests_of(folder, manifest)
-        found |= {one.run: one for one in own if one.run not in found}
-        if manifest is not None and not own and len(found) == before:
+        own = all_digests(folder, manifest, rebuild=rebuild)
+        if manifest is not None and not own:
             raise _no_run(manifest, folder)
+        found |= own
     first = datetime.min.replace(tzinfo=timezone.utc)
     if since is not None:
         first = datetime.now(timezone.utc) - age(since, "--since")

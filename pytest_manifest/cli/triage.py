@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from pydantic import JsonValue
 
-from pytest_manifest.analysis.digest import digests_of
+from pytest_manifest.analysis.digest import all_digests, runs_going_on, without_parts
 from pytest_manifest.analysis.dispositions import (
     ACCEPTANCE,
     FILE,
@@ -25,7 +25,7 @@ from pytest_manifest.analysis.dispositions import (
     disposition_text,
     read_dispositions,
 )
-from pytest_manifest.analysis.open_failures import OpenEntry, open_failures
+from pytest_manifest.analysis.open_failures import OpenEntry, open_failures, unjudged_of
 from pytest_manifest.cli import arguments
 from pytest_manifest.cli.ctl import Call, operator, send_again
 from pytest_manifest.cli.output import answer, say, write_json, write_table
@@ -38,6 +38,7 @@ from pytest_manifest.cli.stored_run import (
 )
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger.files import find_ledger
+from pytest_manifest.schema.run_digest import RunDigest
 from pytest_manifest.schema.triage import Triage, TriageCause
 from pytest_manifest.text import cut, listed, many, plural, short_path
 
@@ -71,7 +72,9 @@ def triage(
     """Say what is open over all runs, by cause; accept it, or have it sent again."""
     if context.invoked_subcommand is not None:
         return
-    some = _open(manifest, folder)
+    digests, some = _open(manifest, folder)
+    unjudged = unjudged_of(digests)
+    going_on = runs_going_on(runs_folder(folder), manifest)
     accepted = Acceptance(read_dispositions(root_folder()))
     groups: dict[tuple[Path, str], list[OpenEntry]] = {}
     for one in some:
@@ -79,10 +82,16 @@ def triage(
     ordered = sorted(groups.items(), key=lambda pair: -len(pair[1]))
     causes = [_cause(cause, path, group, accepted) for (path, cause), group in ordered]
     if json:
-        write_json(Triage(open=len(some), causes=causes).model_dump(mode="json"))
+        found = Triage(open=len(some), causes=causes, unjudged=unjudged, going_on=going_on)
+        write_json(found.model_dump(mode="json"))
         return
+    for run, number in unjudged.items():
+        say(f"{many(number, 'entry')} of run {run} without a verdict: manifest status {run}")
+    for run in going_on:
+        say(f"run {run} goes on, and is not counted: manifest status {run}")
     if not some:
-        say("nothing is open: each entry passed in the last run that had it")
+        passed = "each entry passed in the last run that had it"
+        say("nothing has failed" if unjudged or going_on else f"nothing is open: {passed}")
         return
     rows = [_row(one) for one in causes]
     columns = ["cause", "#entries", "first seen", "owner", "safe again", "accepted", "such as"]
@@ -97,11 +106,13 @@ def triage(
     say("send again: manifest triage requeue ENTRY")
 
 
-def _open(manifest: Path | None, folder: Path | None) -> list[OpenEntry]:
-    """Return what is open. Raises LedgerError where no run is over that could say so."""
+def _open(
+    manifest: Path | None, folder: Path | None
+) -> tuple[Sequence[RunDigest], Sequence[OpenEntry]]:
+    """Return the runs that are over, and what is open by them. Raises LedgerError for none."""
     hide_secrets()
     runs = runs_folder(folder)
-    digests = digests_of(runs, manifest)
+    digests = without_parts(all_digests(runs, manifest).values())
     if not digests:
         what = f"{manifest}: there is no run of it" if manifest else "there is no run"
         raise LedgerError(
@@ -109,7 +120,7 @@ def _open(manifest: Path | None, folder: Path | None) -> list[OpenEntry]:
             f"{shlex.join(pytest_command())} --manifest={manifest or 'FILE'}, or name another "
             "folder with --in"
         )
-    return open_failures(digests)
+    return digests, open_failures(digests)
 
 
 def _cause(cause: str, path: Path, group: Sequence[OpenEntry], accepted: Acceptance) -> TriageCause:
@@ -184,7 +195,7 @@ def accept(
     if not (reason and until):
         raise PlanError("add --reason TEXT and --until DAY: nothing is accepted without them")
     root, day = root_folder(), _day(until)
-    chosen = _chosen(_open(manifest, folder), entries or (), cause)
+    chosen = _chosen(_open(manifest, folder)[1], entries or (), cause)
     for one in chosen:
         if not one.may_be_accepted:
             raise PlanError(f"entry {one.id!r} is {one.verdict}, which is never accepted")
@@ -276,7 +287,7 @@ def requeue(
 ) -> None:
     """Have open entries sent again by the last run that had them, as manifest ctl RUN requeue."""
     by_run: dict[str, list[str]] = {}
-    for one in _chosen(_open(manifest, folder), entries or (), cause):
+    for one in _chosen(_open(manifest, folder)[1], entries or (), cause):
         by_run.setdefault(one.run, []).append(one.id)
     runs = runs_folder(folder)
     for run in by_run:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
+from pydantic import Field
+
 from pytest_manifest.schema import fields
 from pytest_manifest.schema.statuses import VerdictStatus
 
@@ -46,3 +48,8 @@ class Triage(fields.Document):
     """How many entries are open."""
     causes: list[TriageCause]
     """By manifest and cause."""
+    unjudged: dict[fields.Name, fields.Count] = Field(default_factory=dict)
+    """How many entries of a manifest's newest run have no verdict, by its id: for these the run
+    before counts."""
+    going_on: list[fields.Name] = Field(default_factory=list)
+    """The runs that a pytest follows, which are not counted."""

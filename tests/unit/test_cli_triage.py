@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.processes import locked
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.triage import Triage
 from tests.unit.cli_support import as_json, called, make_run, manifest, write_manifest
@@ -57,3 +59,28 @@ def test_the_same_is_accepted_once() -> None:
     status, _, said = called("triage", "accept", "a", *ACCEPT)
     assert (status, "dispositions.toml accepts this already" in said) == (2, True)
     assert Path("dispositions.toml").read_text("utf-8") == before
+
+
+def test_a_run_whose_pytest_was_killed_counts() -> None:
+    """It has left no digest; what it has not judged is as it was before, and that is said."""
+    made = write_manifest(Path("m.jsonl"), *({"id": one, "task": "t"} for one in "abc"))
+    make_run(made, 1, ["passed", "passed", "failed"])
+    manifest("history", "--rebuild")
+    killed = make_run(made, 2, ["passed", "failed", None])
+    found = Triage.model_validate(as_json("triage"))
+    assert sorted(one for cause in found.causes for one in cause.entries) == ["b", "c"]
+    assert (found.unjudged, found.going_on) == ({killed.stem: 1}, [])
+    assert f"1 entry of run {killed.stem} without a verdict" in manifest("triage")
+
+
+def test_a_run_that_goes_on_is_named() -> None:
+    """Nothing is said to be well before it is over."""
+    made = write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"})
+    make_run(made, 1, ["passed"])
+    manifest("history", "--rebuild")
+    assert manifest("triage").startswith("nothing is open: ")
+    follows = make_run(made, 2, ["failed"])
+    with locked(RunFiles(follows).lock):
+        said = manifest("triage").splitlines()
+    assert said[0].startswith(f"run {follows.stem} goes on, and is not counted")
+    assert said[1:] == ["nothing has failed"]

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.analysis.digest import digests_of, without_parts
+from pytest_manifest.analysis.digest import all_digests, without_parts
 from pytest_manifest.analysis.many_runs import by_manifest, name_of, over_time
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.manifest.writer import atomic_file
@@ -59,7 +59,7 @@ def write_history_of_session(report: RunReport, path: Path) -> None:
     with report.writing("the page of runs over time was not written", run):
         found: dict[str, RunDigest] = {}
         for one in report.runs:
-            found |= {each.run: each for each in digests_of(options.ledgers, one.manifest.path)}
+            found |= all_digests(options.ledgers, one.manifest.path)
         if found:
             history = over_time(by_manifest(without_parts(found.values())))
             write_history_page(path, history, options.report_mode)
