@@ -65,7 +65,15 @@ JUDGES = (
         "S6",
         _unit("run_to_send", "run_schedule", "run_schedule_budget", "run_key_limits"),
     ),
-    Judge("run/casebook.py", "S4, S5", _unit("run_kept", "run_engine", "run_trees")),
+    Judge(
+        "run/casebook.py",
+        "S4, S5",
+        _unit(
+            *("run_kept", "run_engine", "run_trees", "run_clock", "run_departures"),
+            *("resume_untold", "resume_judged", "audits", "audited_statuses"),
+            *("signing_admission", "merging", "merge_judged"),
+        ),
+    ),
     Judge("run/invariants.py", "all", _unit("invariant_rules")),
     Judge("ledger/invariants.py", "all", _unit("invariant_queries", "invariant_rules")),
     Judge(
@@ -76,7 +84,10 @@ JUDGES = (
     Judge(
         "run/resume.py",
         "S1, S2, S6",
-        _unit("resume", "resume_untold", "resume_decisions", "older_ledgers"),
+        _unit(
+            *("resume", "resume_untold", "resume_decisions", "resume_judged", "older_ledgers"),
+            *("run_resume", "run_again"),
+        ),
     ),
     Judge("verdict/signatures.py", "S4", _unit("report_signatures")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
