@@ -125,7 +125,7 @@ def preflight(
         workers=[worker.name for worker in workers],
         described=workers,
         slots=sum(worker.slots for worker in workers),
-        added_queues=_serve(publisher, idle) if is_private else [],
+        added_queues=serve(publisher, idle) if is_private else [],
         queues=sorted(case.needed),
         stock=case.stock,
         idle=[] if is_private else idle,
@@ -192,7 +192,7 @@ def _ask(
     return workers, ""
 
 
-def _serve(publisher: Publisher, queues: list[str]) -> list[str]:
+def serve(publisher: Publisher, queues: list[str]) -> list[str]:
     """Have a stack of our own consume these queues; return those that its broker lets it."""
     # A worker that is told to consume what its broker refuses dies of it, again and again.
     refused = publisher.refusals(queues) if queues else {}

@@ -262,12 +262,13 @@ def cancel(
     json: arguments.Json = False,
 ) -> None:
     """Take entries out of the run: what waits is taken back, what was not sent never will be."""
+    from pytest_manifest.run.kept_commands import asked_of
     from pytest_manifest.run.repeating import places
 
     call: Call = context.obj
     with call.run.read() as ledger:
         names = _chosen(call, ledger, entries or (), task)
-        at = places(ledger, names)
+        at = places(ledger, names) | dict.fromkeys(asked_of(ledger)[1].keys() & {*names}, "unsent")
         told = ledger.verdicts.reasons(names)
     passed = {name for name, one in told.items() if one.status == "passed"}
     open_ones = [name for name in names if at[name] in ("unsent", "waiting", "running")]

@@ -30,6 +30,7 @@ from pytest_manifest.broker.preflight import (
     add_consumers,
     look_for_unreadable,
     look_for_workers,
+    serve,
 )
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility, visibility_of
@@ -273,9 +274,18 @@ class RunConnections:
         Do not call it in the run's thread: it imports, and two threads of CPython 3.11 that parse
         at once disturb one another ("AST constructor recursion depth mismatch").
         """
-        queues = sorted({*self.queues, *queues_of(publisher, entries)})
-        self.locator = open_locator(publisher, queues, self.nodes)
+        self.queues = sorted({*self.queues, *queues_of(publisher, entries)})
+        self.locator = open_locator(publisher, self.queues, self.nodes)
         return self.locator
+
+    def serve_queues(self) -> None:
+        """Have the workers of our own stack consume all queues of the run.
+
+        A preflight has seen to those of what is sent, but not to those of what waits already.
+        """
+        if self.publisher is not None and self._state.address.is_private:
+            others = [name for name in self.queues if name not in self.added_queues]
+            self.added_queues = [*self.added_queues, *serve(self.publisher, others)]
 
     def open_collector(self, position: str) -> ReceiptCollector:
         """Open the collector of receipts, which reads the run's stream from this position on."""
@@ -394,9 +404,9 @@ class EngineContext:
         """Look for workers of the run's queues, ``look_for_unreadable`` for such that cannot decode
         its messages. Both raise StackError where the broker is away."""
         if connections.publisher is not None:
-            queues = connections.queues
-            self.look_for_workers = partial(look_for_workers, connections.publisher, queues)
-            self.look_for_unreadable = partial(look_for_unreadable, connections.publisher)
+            publisher = connections.publisher
+            self.look_for_workers = lambda: look_for_workers(publisher, self.queues)
+            self.look_for_unreadable = partial(look_for_unreadable, publisher)
         limits, settings = self.schedule.key_limits, state.settings
         self.pressure = Pressure(
             self.facts,

@@ -258,6 +258,7 @@ class Resume(strategy.EarlierRunStrategy):
         if self.state.to_send:
             admit(self, publisher, expected_workers)
             connections.open_locator(publisher, pending.entries())
+        connections.serve_queues()
 
     def _take_limits(self, ledger: Ledger) -> None:
         """Begin with the limits that operators have set last, and say so."""

@@ -11,7 +11,10 @@ import redis
 from celery import Celery
 
 from pytest_manifest.broker import celery_settings
+from pytest_manifest.processes import is_held
 from tests.plugin.conftest import Project
+from tests.plugin.outside import pytest_beside
+from tests.support import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -255,3 +258,22 @@ def test_children_that_go_with_the_stack_are_told(
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*4 jobs that jobs of this session had sent (3 jobs.index, 1*"])
     result.stdout.no_fnmatch_line("*jobs.double*")
+
+
+@pytest.mark.ring(2)
+def test_what_waits_in_queues_of_its_own_is_run_by_a_resume(project: Project) -> None:
+    """Also where the resume itself has nothing to send: its new workers consume these queues."""
+    project.hold("a")
+    rows: list[dict[str, object]] = [{"id": "a", "task": "jobs.hold", "args": ["a"]}]
+    rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(3)]
+    project.manifest("m.jsonl", [{**row, "queue": "bulk", "timeout": 60} for row in rows])
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
+        eventually(project.ran, within=100, what="the first job has begun")
+        process.kill()
+        process.wait(timeout=30)
+    (data,) = (project.path / ".manifest/stacks").iterdir()
+    eventually(lambda: not is_held(data / "lock"), within=100, what="the stack has ended")
+    project.run("--manifest=m.jsonl", "--manifest-resume")
+    found = project.verdicts()
+    assert [found[f"d-{n}"] for n in range(3)] == ["passed"] * 3
+    assert project.ran() == {"a": 1, "0": 1, "1": 1, "2": 1}

@@ -114,6 +114,9 @@ class SessionConnections(RunConnections):
     def add_queues(self, entries: Iterable[Entry]) -> None:
         self.queues = ["celery"]
 
+    def serve_queues(self) -> None:
+        """Do nothing: the workers serve the only queue."""
+
     def open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
         fake = FakeLocator(self._world)
         watched(fake, "locator", ("snapshot", "restore", "discard", "withdraw"), self._moment)

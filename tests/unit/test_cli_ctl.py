@@ -16,6 +16,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.commands import Answer, Command
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.kept_commands import asked_of
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.schema.facts import HandedOn, Started
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -120,6 +121,19 @@ def test_what_is_kept_for_the_next_session_is_said_so(
     assert found["message"] == "no pytest follows this run now: it is kept for --manifest-resume"
     with Ledger.open(run) as ledger:
         assert [one.action for one in ledger.commands.open()] == [action]
+
+
+def test_what_is_to_be_sent_again_can_be_cancelled_before_it_is(run: Path) -> None:
+    """Though the run that is over has cancelled it: the later command counts."""
+    made = write_manifest(run.parents[2] / "n.jsonl", {"id": "a", "task": "t", "idempotent": True})
+    path = make_run(made, 2, ["cancelled"])
+    assert "is cancelled already" in refusal("ctl", "last", "cancel", "a")
+    assert as_json("ctl", "last", "requeue", "a")["applied"]
+    with Ledger.open(path) as ledger:
+        assert asked_of(ledger)[1].keys() == {"a"}
+    assert as_json("ctl", "last", "cancel", "a")["applied"]
+    with Ledger.open(path) as ledger:
+        assert asked_of(ledger) == (frozenset({"a"}), {})
 
 
 @pytest.mark.parametrize(
