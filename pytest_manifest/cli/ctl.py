@@ -350,7 +350,9 @@ def send_again(
     if twice and sys.stdin.isatty() and not json:
         typer.confirm(f"{plural(len(twice), 'entry')} might run twice. Send them?", abort=True)
     if not again and not open_ones and not call.is_followed:
-        call.refuse_kept("requeue", listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN))
+        refused = listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN)
+        hint = " (--unsafe sends it all the same)" if any(one.may_repeat for one in left) else ""
+        call.refuse_kept("requeue", f"{refused}{hint}")
     given: dict[str, JsonValue] = {"entries": list(names), "unsafe": unsafe}
     call.give("requeue", reason, given, json=json)
 

@@ -37,7 +37,6 @@ from pytest_manifest.run.ledger_findings import (
 )
 from pytest_manifest.run.worker_findings import WorkerQuestions
 from pytest_manifest.schema.diagnosis import Diagnosis
-from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.stack.health import ServerState, check_stack, server_state
 from pytest_manifest.text import duration, plural
@@ -93,7 +92,7 @@ def diagnose(ledger: Ledger, manifest: Manifest, files: RunFiles, stack: Stack) 
         is_followed=case.is_followed,
         last_write=written,
         last_word=last_word(files.log),
-        judged=sum(number for status, number in counts.items() if status not in OPEN),
+        judged=sum(number for status, number in counts.items() if not case.is_open(status)),
         in_flight=len({one.entry.id for one in case.pending.attempts()}),
         unsent=len(case.unsent),
         moves=moves,

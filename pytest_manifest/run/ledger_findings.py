@@ -22,7 +22,7 @@ from pytest_manifest.processes import holder_of, is_held, is_stopped
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.strategy import Tracking
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.diagnosis import (
     DiagnosisFinding,
     DiagnosisHold,
@@ -112,8 +112,13 @@ class Case:
         Tracking(pending, self.ledger, self.manifest, self.info).under_way()
         told = self.ledger.verdicts.statuses()
         names = {one.entry.id for one in pending.attempts()}
-        pending.drop_all_but({name for name in names if told.get(name, "pending") in OPEN})
+        pending.drop_all_but({name for name in names if self.is_open(told.get(name, "pending"))})
         return pending
+
+    def is_open(self, status: VerdictStatus) -> bool:
+        """Return whether an end of the entry may yet be recorded; the pytest that follows the run
+        looks for none of what it has called unknown."""
+        return status == "pending" or (status in OPEN and not self.is_followed)
 
     @cached_property
     def spreads(self) -> Mapping[str, SummarySpread | None]:

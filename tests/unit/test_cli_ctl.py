@@ -141,7 +141,10 @@ def test_what_is_to_be_sent_again_can_be_cancelled_before_it_is(run: Path) -> No
     [
         (("cancel", "crm.a"), "nothing to cancel: each has passed, or is cancelled already"),
         (("requeue", "crm.a"), "nothing to requeue: 'crm.a': it has passed"),
-        (("requeue", "crm.b"), "'crm.b': it may have run and is not idempotent"),
+        (
+            ("requeue", "crm.b"),
+            "'crm.b': it may have run and is not idempotent (--unsafe sends it all the same)",
+        ),
         (("set", "window=2", "--dry-run"), "no pytest follows it, so there is nothing to set"),
         (("pause", "--dry-run"), "no pytest follows it, so there is nothing to pause"),
         *(((do,), f"so there is nothing to {do}") for do in ("pause", "resume", "drain", "stop")),

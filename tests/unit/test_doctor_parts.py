@@ -15,7 +15,8 @@ import pytest
 
 from pytest_manifest.cli import FOUND
 from pytest_manifest.ledger import Ledger, utc_now
-from pytest_manifest.processes import holder_of, is_stopped, stacks_of, take_lock
+from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.processes import holder_of, is_stopped, locked, stacks_of, take_lock
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.ledger_findings import last_word
 from pytest_manifest.schema.run_facts import SetBack
@@ -121,15 +122,21 @@ def test_without_a_stack_the_ledger_speaks(run: Path) -> None:
 
 
 def test_what_is_judged_without_a_report_is_not_in_flight(run: Path) -> None:
-    """An audit may find a report of it yet, but nobody waits for it."""
-    names = {"b": "cancelled", "c": "lost", "d": "timed_out", "e": None}
+    """An audit may find a report of it yet, but nobody waits for it.
+
+    What is unknown a resume looks for, but not the session that has called it so.
+    """
+    names = {"b": "cancelled", "c": "lost", "d": "timed_out", "e": None, "f": "unknown"}
     file = write_manifest(Path("n.jsonl"), *({"id": name, "task": "t"} for name in ("a", *names)))
     path = make_run(file, 2, ["passed", *([None] * len(names))])
     with Ledger.open(path, write=True) as ledger:
         ledger.verdicts.record([(verdict(n, kind), None) for n, kind in names.items() if kind])
         ledger.info.set_status("running")
     found = as_json("doctor", path.stem, status=FOUND)
-    assert (found["judged"], found["in_flight"]) == (4, 1)
+    assert (found["judged"], found["in_flight"]) == (4, 2)
+    with locked(RunFiles(path).lock):
+        found = as_json("doctor", path.stem)
+    assert (found["judged"], found["in_flight"]) == (5, 1)
 
 
 @pytest.mark.parametrize(
