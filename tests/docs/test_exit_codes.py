@@ -140,7 +140,15 @@ def ended_by(number: signal.Signals) -> Provoked:
     def provoke(project: Project, _broker: str) -> int:
         project.hold("h")
         project.manifest("m.jsonl", [{"id": "h", "task": "jobs.hold", "args": ["h"]}])
-        command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", MEMORY]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "pytest",
+            "--manifest=m.jsonl",
+            MEMORY,
+        ]
         with subprocess.Popen(
             [*command, "--override-ini=manifest_grace=0.1s"],
             cwd=project.path,
@@ -151,7 +159,12 @@ def ended_by(number: signal.Signals) -> Provoked:
             try:
                 eventually(lambda: bool(project.ran()), within=60, what="the job runs")
                 process.send_signal(number)
-                status = process.wait(60)
+                # Longer than the job holds out, for which a stack in memory may have to wait.
+                status = process.wait(150)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # it shows what each of its threads does
+                process.wait(30)
+                raise
             finally:
                 process.kill()
         return shown(status)
