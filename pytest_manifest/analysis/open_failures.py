@@ -40,8 +40,8 @@ class OpenEntry:
 
     @property
     def is_safe(self) -> bool:
-        """Return whether it can run again without doing something twice."""
-        return self.idempotent or self.verdict in UNSENT
+        """Return whether it can run again without doing something twice, or killing its worker."""
+        return (self.idempotent and self.verdict != "quarantined") or self.verdict in UNSENT
 
     @property
     def may_be_accepted(self) -> bool:

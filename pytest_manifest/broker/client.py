@@ -16,6 +16,7 @@ Say why a Celery app cannot be imported: what is missing or fails, and in which 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import sysconfig
@@ -219,12 +220,16 @@ def _no_app(name: str, found: object) -> str:
     """Say what a name leads to in place of a Celery app, and what to name instead."""
     what = f"{name!r} is a {type(found).__name__}, not a Celery app; "
     module, _, attribute = name.rpartition(":")
-    if callable(found) and not isinstance(found, type) and module:
+    if inspect.isroutine(found) and module:
         return what + (
             f"if it makes one, let a module of yours say 'app = {attribute}()', and name that as "
             "module:app"
         )
-    return f"{what}name it as module:attribute, for instance proj.celery:app"
+    # As of Flask, whose own object is named app, and beside which the Celery app stands.
+    beside = vars(sys.modules[module]).items() if module in sys.modules else ()
+    names = [f"{module}:{key}" for key, one in beside if issubclass(type(one), Celery)]
+    example = f"here {' or '.join(names)}" if names else "for instance proj.celery:app"
+    return f"{what}name it as module:attribute, {example}"
 
 
 def load_tasks(name: str) -> dict[str, object]:

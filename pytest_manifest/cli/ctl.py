@@ -307,7 +307,7 @@ def requeue(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="all that have failed")] = False,
     unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="also those that may have run and are not idempotent")
+        bool, typer.Option("--unsafe", help="also what may run twice, or is quarantined")
     ] = False,
     reason: Reason = "",
     dry_run: DryRun = False,

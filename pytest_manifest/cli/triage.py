@@ -275,7 +275,7 @@ def requeue(
     entries: Entries = None,
     cause: OfCause = None,
     unsafe: Annotated[
-        bool, typer.Option("--unsafe", help="also those that may have run and are not idempotent")
+        bool, typer.Option("--unsafe", help="also what may run twice, or is quarantined")
     ] = False,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="why; kept in the record")] = "",
     manifest: OfManifest = None,

@@ -151,10 +151,13 @@ def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[s
         return
     left = [one.entry for one in decided if one.action == "leave" and one.unsafe]
     if left:
-        yield (
-            f"  a resume sends nothing: {listed(list(map(repr, left)), SHOWN)} may have run and "
-            f"{'is' if len(left) == 1 else 'are'} not idempotent"
-        )
+        risky = [one for one in left if not run.manifest[one].idempotent]
+        are = "is" if len(risky) == 1 else "are"
+        whys = [f"may have run and {are} not idempotent"] if risky else []
+        if len(risky) < len(left):
+            whys.append("killed its worker too often")
+        some = listed(list(map(repr, left)), SHOWN)
+        yield f"  a resume sends nothing: {some} {' or '.join(whys)}"
         unsafe = resume.replace("--manifest-resume", "--manifest-resume=unsafe")
         yield f"  to run them again: {command} {unsafe}"
         # Tests that are skipped, as of what was taken back, are none that failed last.

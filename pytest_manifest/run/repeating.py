@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.resume_rules import NOT_SENT
+from pytest_manifest.run.resume_rules import DEADLY, NOT_SENT
 from pytest_manifest.schema.facts import HandedOn, Moved, Started
 from pytest_manifest.schema.statuses import GIVEN_UP, OPEN
 from pytest_manifest.verdict.belief import start_order
@@ -52,7 +52,8 @@ def _is_retried(starts: Iterable[Started], handed_on: Iterable[HandedOn]) -> boo
 class Refusal:
     """An entry that is not sent again, and why.
 
-    ``may_repeat``: as it might run twice; ``culprit``: the entry that it waits for in vain.
+    ``may_repeat``: as it might run twice, or kill its worker again; ``culprit``: the entry that it
+    waits for in vain.
     """
 
     entry: str
@@ -101,9 +102,9 @@ class Repeating:
         if not unsafe:
             found |= {name: Refusal(name, _RISKY, may_repeat=True) for name in self._risky}
         found |= {name: Refusal(name, _UNPROVEN) for name in doubts}
-        for name, may_have_run in self._may_have_run.items():
-            if may_have_run and not (self._manifest[name].idempotent or unsafe):
-                found.setdefault(name, Refusal(name, _RISKY, may_repeat=True))
+        for name in () if unsafe else self._may_have_run:
+            if why := self._why_unsafe(name):
+                found.setdefault(name, Refusal(name, why, may_repeat=True))
         waiting: dict[str, list[str]] = {}
         for name in self._may_have_run:
             for one in self._manifest[name].after:
@@ -131,6 +132,12 @@ class Repeating:
         if status == "passed":
             return "it has passed"
         return ""
+
+    def _why_unsafe(self, name: str) -> str:
+        """Return why an entry that has ended is not sent again unless somebody insists."""
+        if self._may_have_run[name] and not self._manifest[name].idempotent:
+            return _RISKY
+        return DEADLY if self._statuses[name] == "quarantined" else ""
 
     def _note(self, name: str, judged: Judgement) -> None:
         """Note what is to be known of an entry that has come to an end."""

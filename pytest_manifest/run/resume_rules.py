@@ -21,6 +21,8 @@ Action = Literal["keep", "send", "wait", "leave"]
 UNDER_WAY = frozenset({"queued", "unacked_by_dead", "with_worker", "unknown"})
 NOT_SENT = frozenset({"planned", "withheld"})
 
+DEADLY: Final = "it killed its worker too often"
+"""Why nothing sends an entry again that is quarantined, unless somebody insists."""
 PASSED: Final = "passed"
 """Why an entry is kept that has passed."""
 SHOWN = 50
@@ -57,7 +59,8 @@ class Decision:
     action: Action
     reason: str
     unsafe: bool = False
-    """Whether it might run twice by that: --manifest-resume=unsafe sends it, or would."""
+    """Whether it might run twice by that, or kill a worker again: --manifest-resume=unsafe sends
+    it, or would."""
     sends_later: bool = False
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
     is_requeued: bool = False
@@ -69,7 +72,8 @@ class Decision:
 def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
     """Apply the rule of ``--manifest-resume`` to one entry.
 
-    ``unsafe``: what is not idempotent and may have started is sent as well.
+    ``unsafe``: what is not idempotent and may have started is sent as well, and what has killed its
+    worker too often.
     """
     if state.status == "passed":
         return Decision(entry.id, "keep", PASSED)
@@ -92,8 +96,11 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
         did = "has run" if state.status == "failed" else "may have run"
         reason = f"{reason}; it {did} and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
-    again = state.is_requeued
-    return Decision(entry.id, "send", reason, unsafe=risky or is_there, is_requeued=again)
+    is_deadly = state.status == "quarantined"
+    if is_deadly and not unsafe:
+        return Decision(entry.id, "leave", f"{reason}; {DEADLY}", unsafe=True)
+    insists = risky or is_there or is_deadly
+    return Decision(entry.id, "send", reason, insists, is_requeued=state.is_requeued)
 
 
 _WHERE: Mapping[Location, str] = {

@@ -148,6 +148,15 @@ def keeps_all_starts(run: RunFacts) -> bool:
     return (run.is_private or run.first_start is not None) and reports_starts(run)
 
 
+def may_be_unreported(case: Case) -> bool:
+    """Return whether a worker may have begun a job of which no start is known."""
+    witnessed = keeps_all_starts(case.run)
+    receipts = [one.receipt for one in (*case.traces.ends, *case.traces.hearsay)]
+    if not receipts:
+        return not witnessed
+    return not all(denies(one, witnessed=witnessed) for one in receipts)
+
+
 def reports_starts(run: RunFacts) -> bool:
     """Return whether no start of the run can have been unreported, or lost."""
     if any(one.what == "emptied" for one in run.store):

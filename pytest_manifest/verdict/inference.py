@@ -21,6 +21,7 @@ from pytest_manifest.verdict.case import (
     Own,
     judge_ends,
     keeps_all_starts,
+    may_be_unreported,
     problem_of,
     restarted_too_often,
     too_deadly,
@@ -124,9 +125,12 @@ def _taken_back(case: Case, recalled: Recalled) -> Found | None:
         code = problems.CancelledBetweenTries if known.starts else problems.CancelledBeforeStart
         return Found(status, code())
     if recalled.why != "time":
-        is_first = not known.starts
-        reason = problems.StoppedBeforeStart() if is_first else problems.StoppedBetweenTries()
-        return Found(status, reason)
+        if known.starts:
+            return Found(status, problems.StoppedBetweenTries())
+        is_unproven = recalled.stage != "withdrawn" and may_be_unreported(case)
+        return Found(
+            status, problems.StoppedUnproven() if is_unproven else problems.StoppedBeforeStart()
+        )
     limit = case.run.deadline
     if known.starts:
         return Found(status, problems.RunDeadlineBetweenTries(limit=limit))

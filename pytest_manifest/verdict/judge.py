@@ -30,6 +30,7 @@ from pytest_manifest.verdict.case import (
     denies,
     judge_ends,
     keeps_all_starts,
+    may_be_unreported,
     problem_of,
     reports_starts,
     restarted_too_often,
@@ -390,11 +391,7 @@ def _may_have_run(case: Case, own: Own) -> bool:
         return False  # it was out, and everybody who could have had it was asked
     if own.finding.status == "forged":  # its writer need not have been the job's worker
         return True
-    witnessed = keeps_all_starts(case.run)
-    receipts = [one.receipt for one in (*traces.ends, *traces.hearsay)]
-    if not receipts:
-        return not witnessed
-    return not all(denies(one, witnessed=witnessed) for one in receipts)
+    return may_be_unreported(case)
 
 
 def _cost(case: Case, own: Own) -> tuple[Decimal, bool]:

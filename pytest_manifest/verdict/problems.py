@@ -23,10 +23,8 @@ class Unsent(Problem):
 
 
 class WaitsFor(Unsent):
-    """A wait for others (``names``, the nearest first) of which the last has not passed.
-
-    ``end`` is that one's, "" where it is not part of the run. ``left_out``: how many in the middle.
-    """
+    """A wait for ``names``, the nearest first, of which the last did not pass; ``end``: that one's,
+    "" where it is not part of the run; ``left_out``: how many in the middle."""
 
     names: tuple[str, ...]
     end: str = ""
@@ -130,11 +128,8 @@ class TimeoutOver(Problem):
 
 
 class RunOver(Problem):
-    """Base of what ends a run before its work.
-
-    ``unread``: why there was no last look; ``unsent``: the job had not been sent; ``holder``: who
-    has it and does not answer.
-    """
+    """Base of what ends a run before its work. ``unread``: why there was no last look; ``unsent``:
+    the job had not been sent; ``holder``: who has it and does not answer."""
 
     unread: str = ""
     unsent: bool = False
@@ -226,6 +221,10 @@ class RunGaveUp(RunOver):
 
 class StoppedBeforeStart(Problem):
     says = "the run was stopped before a worker had reported its start"
+
+
+class StoppedUnproven(StoppedBeforeStart):
+    then = RESEND  # a worker may have begun it and not said so
 
 
 class StoppedBetweenTries(Problem):

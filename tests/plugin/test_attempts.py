@@ -166,3 +166,27 @@ def test_how_many_deaths_quarantine_is_an_ini_option(project: Project) -> None:
     project.run("--manifest=m.jsonl").assert_outcomes(failed=1)
     assert project.ran() == {"bad": 1}
     assert project.verdicts() == {"bad": "quarantined"}
+
+
+@pytest.mark.ring(2)
+def test_no_resume_sends_what_is_quarantined_unless_one_insists(project: Project) -> None:
+    """Though it is idempotent; what it held back goes on."""
+    ini = (project.path / "pytest.ini").read_text("utf-8")
+    project.write("pytest.ini", f"{ini}manifest_kills = 1\n")
+    rows = [{"id": "bad", "task": "jobs.die", "args": ["bad"], "idempotent": True}, double("d-1")]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl").assert_outcomes(failed=1, passed=1)
+    resumed = project.run("--manifest=m.jsonl", "--manifest-resume")
+    assert resumed.ret == pytest.ExitCode.TESTS_FAILED
+    resumed.stdout.fnmatch_lines(
+        [
+            "*leaves 'bad': quarantined; it killed its worker too often*",
+            "*a resume sends nothing: 'bad' killed its worker too often*",
+            "*to run *: pytest --manifest=m.jsonl --manifest-resume=unsafe*",
+        ]
+    )
+    assert project.ran()["bad"] == 1
+    project.run("--manifest=m.jsonl", "--manifest-resume=unsafe").assert_outcomes(
+        failed=1, passed=1
+    )
+    assert project.ran() == {"bad": 2, "d-1": 1}

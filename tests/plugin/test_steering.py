@@ -186,6 +186,7 @@ def test_what_is_asked_for_while_no_pytest_lives_holds_for_the_next(project: Pro
     assert result.ret == pytest.ExitCode.TESTS_FAILED, "n-1 may have run, and is left"
     verdicts = project.verdicts()
     assert verdicts["n-3"] == verdicts["n-4"] == "cancelled"
+    assert "at first" not in result.stdout.str(), "never sent is not unknown"
     assert verdicts["n-2"] == "passed"
     assert project.ran() - before == {"n-2": 1}
     with Ledger.open(project.ledgers()[0]) as ledger:

@@ -76,6 +76,28 @@ def test_what_may_be_sent_again_is_said(run: Path) -> None:
     assert "hunter-2" not in text + manifest("why", "bad", "--json")
 
 
+def test_what_killed_its_worker_too_often_is_not_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is idempotent: a requeue leaves it, too, unless one insists."""
+    monkeypatch.chdir(tmp_path)
+    file = write_manifest(Path("m.jsonl"), {"id": "deadly", "task": "t", "idempotent": True})
+    run = make_run(file, 1, ["quarantined"])
+    with Ledger.open(run, write=True) as ledger:
+        ledger.info.set_status("running")
+    found = as_json("why", "deadly")
+    assert found["again"] == {
+        "safe": False,
+        "reason": "it killed its worker too often",
+        "idempotent": True,
+        "might_run_twice": True,
+    }
+    assert found["insist"] == "pytest --manifest=m.jsonl --manifest-resume=unsafe"
+    refused = refusal("ctl", run.stem, "requeue", "deadly")
+    assert "it killed its worker too often" in refused
+    assert "--unsafe" in refused
+
+
 def test_the_command_is_for_whoever_has_the_run(run: Path) -> None:
     """A run that goes on is asked by ctl, one that was left is gone on with."""
     with Ledger.open(run, write=True) as ledger:

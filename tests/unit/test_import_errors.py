@@ -59,6 +59,11 @@ def test_what_is_no_app_is_told_with_what_to_name_instead(folder: Path) -> None:
     (folder / "shop_f.py").write_text("def create_app(): ...\n\nnumber = 3\n")
     assert "let a module of yours say 'app = create_app()'" in failure("shop_f:create_app")
     assert "is a int, not a Celery app; name it as module:attribute" in failure("shop_f:number")
+    web = "from celery import Celery\nclass Web:\n    def __call__(self): ...\napp = Web()\n"
+    (folder / "shop_g.py").write_text(f"{web}queue = Celery()\n")
+    assert "a Web, not a Celery app; name it as module:attribute, here shop_g:queue" in failure(
+        "shop_g:app"
+    )
     assert "name its module: shop_f:app" in failure("shop_f.py")
     assert "name its module: shops.one:celery" in failure("shops/one.py:celery")
 

@@ -981,6 +981,16 @@ F = [
         ("withdrawn", "stopped_before_start"),
     ),
     Row(
+        "F6: stopped, and every worker has heard, of which one reports no starts",
+        [node("w@stock", "stock"), sent(), recalled(), recalled(stage="heard")],
+        ("withdrawn", "stopped_unproven"),
+    ),
+    Row(
+        "F6: stopped, and it was taken out of its queue, where a worker reports no starts",
+        [node("w@stock", "stock"), sent(), recalled(), recalled(stage="withdrawn")],
+        ("withdrawn", "stopped_before_start"),
+    ),
+    Row(
         "F6: stopped, and nobody has answered",
         [sent(), recalled()],
         ("pending", "problem"),

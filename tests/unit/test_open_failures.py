@@ -83,6 +83,7 @@ def test_it_is_open_since_its_cause_was_first_seen_in_a_row(nights: Nights) -> N
         ("failed", {"idempotent": True}, True),
         ("unknown_task", {}, True),
         ("crashed", {}, False),
+        ("quarantined", {"idempotent": True}, False),
     ],
 )
 def test_safe_is_what_is_idempotent_or_never_ran(

@@ -139,6 +139,17 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     assert insisted == Decision("a", "send", "rejected", unsafe=True)
 
 
+def test_what_killed_its_worker_too_often_is_sent_only_on_demand() -> None:
+    """Also where it is idempotent: the harm is to its workers."""
+    state = EntryState(row(), status="quarantined", may_have_started=True)
+    reason = "quarantined; it killed its worker too often"
+    left = decide(IDEMPOTENT, state, unsafe=False)
+    assert left == Decision("a", "leave", reason, unsafe=True)
+    assert decide(IDEMPOTENT, replace(state, is_requeued=True), unsafe=False) == left
+    insisted = decide(IDEMPOTENT, state, unsafe=True)
+    assert insisted == Decision("a", "send", "quarantined", unsafe=True)
+
+
 @pytest.mark.parametrize(
     ("entry", "unsafe", "later"),
     [
@@ -209,6 +220,7 @@ def test_nothing_is_silently_run_twice(
     assert location in (None, "missing")
     assert status != "passed"
     assert not started or idempotent or unsafe
+    assert status != "quarantined" or unsafe
 
 
 def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
