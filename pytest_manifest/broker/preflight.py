@@ -193,11 +193,16 @@ def _ask(
 
 
 def serve(publisher: Publisher, queues: list[str]) -> list[str]:
-    """Have a stack of our own consume these queues; return those that its broker lets it."""
-    # A worker that is told to consume what its broker refuses dies of it, again and again.
-    refused = publisher.refusals(queues) if queues else {}
-    wanted = [name for name in queues if name not in refused]
-    add_consumers(publisher, wanted)
+    """Have a stack of our own consume these queues; return those that its broker lets it.
+
+    Raises:
+        StackError: the broker cannot be reached.
+    """
+    with stack_errors(publisher):
+        # A worker that is told to consume what its broker refuses dies of it, again and again.
+        refused = publisher.refusals(queues) if queues else {}
+        wanted = [name for name in queues if name not in refused]
+        add_consumers(publisher, wanted)
     return wanted
 
 

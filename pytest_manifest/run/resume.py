@@ -481,7 +481,7 @@ def _verdict(judged: Judged, decision: resume_rules.Decision, known: Known) -> E
         return recorded(judged) if is_news else None
     if decision.action not in ("keep", "leave") or name not in known.last:
         return None
-    if name in known.cancelled and not judgement.is_final:
+    if name in known.cancelled and known.last[name].state in resume_rules.NOT_SENT:
         return None  # it has its verdict when the session takes the command
     verdict, receipt = recorded(judged)
     why = judgement.finding.reason

@@ -170,7 +170,7 @@ def test_how_many_deaths_quarantine_is_an_ini_option(project: Project) -> None:
 
 @pytest.mark.ring(2)
 def test_no_resume_sends_what_is_quarantined_unless_one_insists(project: Project) -> None:
-    """Though it is idempotent; what it held back goes on."""
+    """Though it is idempotent: it would kill another worker."""
     ini = (project.path / "pytest.ini").read_text("utf-8")
     project.write("pytest.ini", f"{ini}manifest_kills = 1\n")
     rows = [{"id": "bad", "task": "jobs.die", "args": ["bad"], "idempotent": True}, double("d-1")]

@@ -445,6 +445,17 @@ def test_what_was_withdrawn_and_is_there_was_not(rig: ResumeRig) -> None:
     assert "a" not in rig.statuses()
 
 
+def test_only_what_was_never_sent_has_its_verdict_by_the_cancelling_itself(rig: ResumeRig) -> None:
+    """What was sent and is nowhere has one before, whoever takes the command, and when."""
+    with rig.ledger() as ledger:
+        ledger.attempts.mark([rig.task_id("b")], "planned")
+        ledger.commands.add("cancel", by="me", data={"entries": ["a", "b"]})
+    rig.resume(["a", "b"])
+    left = ("leave", "an operator has cancelled it")
+    assert rig.decided() == {"a": left, "b": left}
+    assert rig.statuses() == {"a": "lost"}
+
+
 def test_a_session_that_is_refused_leaves_the_ledger_as_it_was(rig: ResumeRig) -> None:
     """As long as it does not count; another may follow the run then."""
     rig.end("a")
