@@ -18,7 +18,15 @@ from pytest_manifest.schema.facts import Kind
 from tests.broken_records import MUTATIONS
 from tests.reports import add_receipts
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
-from tests.unit.record_changes import ANNOUNCE, BROKEN, LAWFUL, OF, OWN_LIMIT, START
+from tests.unit.record_changes import (
+    ANNOUNCE,
+    BROKEN,
+    CANCELLED,
+    LAWFUL,
+    OF,
+    OWN_LIMIT,
+    START,
+)
 from tests.unit.record_support import KeptRecord, write_record
 
 Rows: TypeAlias = list[list[object]]
@@ -34,7 +42,42 @@ ENDED = (
     "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, {}, "
     f"json_set(receipt, '$.state', '{{}}'), arrived_at FROM receipts WHERE task_id = {PLAIN};"
 )
+REQUEUED = (
+    "INSERT INTO facts (seq, run, job, kind, at, source, data) SELECT {}, 1, n, {}, 0, 1, "
+    f'\'{{{{"why":"requeue"}}}}\' FROM jobs WHERE id = {OF.format("{}", 1)}'
+)
+"""SQL by which an operator asks for an entry again; ``again`` is cancelled by the number 54, and its
+second attempt sent by 68."""
 MORE: Mapping[str, str] = {
+    "cancelled twice, and sent again": CANCELLED
+    + CANCELLED.replace("SELECT j.sending", "SELECT j.sending + 6"),
+    "cancelled, asked for again, and sent": CANCELLED
+    + REQUEUED.format(60, int(Kind.TAKEN_UP), "again"),
+    "asked for again, cancelled, and sent again": CANCELLED
+    + REQUEUED.format(50, int(Kind.TAKEN_UP), "again"),
+    "cancelled, sent again, and then asked for": CANCELLED
+    + REQUEUED.format(71, int(Kind.TAKEN_UP), "again"),
+    "cancelled, and another one was asked for again": CANCELLED
+    + REQUEUED.format(60, int(Kind.TAKEN_UP), "once"),
+    "cancelled, and its time was over, for a requeue": CANCELLED
+    + REQUEUED.format(60, int(Kind.TIME_OVER), "again"),
+    "cancelled, and begun, for a requeue": CANCELLED
+    + REQUEUED.format(60, int(Kind.STARTED), "again"),
+    "cancelled, and another one was repeated by a requeue": (
+        f"{CANCELLED} UPDATE jobs SET cause = 'requeue' WHERE id = {OF.format('once', 1)}"
+    ),
+    "cancelled, and repeated by a requeue before that": (
+        f"{CANCELLED} UPDATE jobs SET cause = 'requeue' WHERE id = {OF.format('again', 1)}"
+    ),
+    "cancelled, and repeated by a resume": (
+        f"{CANCELLED} UPDATE jobs SET cause = 'resume' WHERE id = {OF.format('again', 2)}"
+    ),
+    "told by an execution without a start to have been ignored": (ENDED.format(SECOND, "ignored")),
+    "told twice without a start, of no retries and nothing in its place": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, "
+        f"{SECOND}, json_remove(receipt, '$.retries', '$.replaced'), arrived_at FROM receipts "
+        f"WHERE task_id = {PLAIN}"
+    ),
     "passed without a receipt, on no attempt": (
         "UPDATE settled SET attempt = 9, receipt = NULL WHERE entry = 'plain'"
     ),
@@ -130,6 +173,13 @@ FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
     Path(__file__).with_name("data").joinpath("invariants.json").read_text("utf-8")
 )
 """All that each query finds in each record, where it finds something else than in a sound one."""
+
+
+def test_each_query_is_tried() -> None:
+    """By records here, or by a test of its own."""
+    queries = {name.lower() for name in vars(invariants) if name.isupper() and name[0] != "_"}
+    imported = {"present", "rare", "inferred", "of_its_process", "open", "how_after"}
+    assert queries - imported == {*FOUND, "longest_limits"}
 
 
 IN_ORDER = {
