@@ -113,9 +113,9 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         entry = _entry(manifest, one.entry)
         if entry is None or entry.expect.state in OF_ITS_PROCESS:
             yield _of("S4", one, "passed, and no receipt says so")
-    for query, said in _PASSES.items():
-        if query != queries.PASSED_AND_CONTRADICTED or not _is_signed(ledger):
-            yield from _broken(ledger, "S4", {query: said})
+    yield from _broken(ledger, "S4", _PASSES)
+    if not _is_signed(ledger):
+        yield from _broken(ledger, "S4", _CONTRADICTED)
     for name, executions in part.rows(queries.REPEATED_EXECUTIONS):
         entry = _entry(manifest, name)
         if entry is not None and executions > entry.expect.executions:
@@ -127,9 +127,11 @@ _PASSES: Final[_Sentences] = {
     queries.PASSED_THOUGH_UNSENT: "passed, and was never sent",
     queries.PASSED_BY_ANOTHER: ("passed by a receipt that is not its own, or is not in the record"),
     queries.PASSED_BY_ANOTHER_SENDING: "passed by a receipt of another sending",
+}
+_CONTRADICTED: Final[_Sentences] = {
     queries.PASSED_AND_CONTRADICTED: (
         "passed, and one of its executions is reported to end otherwise"
-    ),
+    )
 }
 
 
