@@ -255,9 +255,8 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
     runs = ledger.info.task_runs()
     # A session that goes on with a run judges it anew, by what the manifest expects then and by all
     # that has come, and one that trusts other keys by these; no correction says so.
-    for query, said in _WITHIN_A_SESSION.items():
-        if query == queries.CHANGED_WITHOUT_CORRECTION and _is_signed(ledger):
-            continue
+    asked = _WITHIN_A_SESSION if _is_signed(ledger) else {**_WITHIN_A_SESSION, **_CHANGED}
+    for query, said in asked.items():
         for one in ledger.invariants.sendings(query):
             if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
                 yield _of("S5", one, said)
@@ -271,8 +270,8 @@ _CORRECTIONS: Final[_Sentences] = {
     ),
 }
 _OTHERWISE: Final = "has a correction, and not the verdict that it names"
-_WITHIN_A_SESSION: Final[_Sentences] = {
-    queries.CORRECTED_OTHERWISE: _OTHERWISE,
+_WITHIN_A_SESSION: Final[_Sentences] = {queries.CORRECTED_OTHERWISE: _OTHERWISE}
+_CHANGED: Final[_Sentences] = {
     queries.CHANGED_WITHOUT_CORRECTION: (
         "had another verdict, and no correction says that it changed"
     ),

@@ -46,8 +46,10 @@ REQUEUED = (
     "INSERT INTO facts (seq, run, job, kind, at, source, data) SELECT {}, 1, n, {}, 0, 1, "
     f'\'{{{{"why":"requeue"}}}}\' FROM jobs WHERE id = {OF.format("{}", 1)}'
 )
-"""SQL by which an operator asks for an entry again; ``again`` is cancelled by the number 54, and its
-second attempt sent by 68."""
+"""SQL by which an operator asks for an entry again.
+
+``again`` is cancelled by the number 54, and its second attempt sent by 68.
+"""
 MORE: Mapping[str, str] = {
     "cancelled twice, and sent again": CANCELLED
     + CANCELLED.replace("SELECT j.sending", "SELECT j.sending + 6"),
