@@ -80,9 +80,10 @@ STRANGERS: Final = f"""
 # An entry is lost, too, where one of its descendants is: then its own job has ended.
 _LOST: Final = f"""
     WITH lost AS (
-        SELECT a.n, a.task_id, a.entry, a.attempt, v.verdict, v.seq FROM attempts a
-        JOIN verdicts v ON v.seq = ({_OF_ENTRY.format("a", "number", "n")} AND w.status IS NOT NULL)
+        SELECT a.n, a.task_id, a.entry, a.attempt, v.verdict, v.seq FROM verdicts v
+        JOIN attempts a ON a.n = v.job AND a.number = v.entry
         WHERE v.status = 'lost'
+            AND v.seq = ({_OF_ENTRY.format("v", "entry", "job")} AND w.status IS NOT NULL)
     )
     SELECT a.task_id, a.entry, a.attempt FROM lost a
     WHERE 'by_descendant' NOT IN (
