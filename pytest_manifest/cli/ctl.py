@@ -325,21 +325,23 @@ def send_again(
 ) -> None:
     """Have entries of a run sent again, or say what that would do, and print the answer."""
     from pytest_manifest.run.repeating import GOING_ON, Repeating, places
+    from pytest_manifest.run.resume_rules import DEADLY
 
     with call.run.read() as ledger:
         repeating = Repeating(ledger, call.run.manifest, names)
         at = places(ledger, names)
         left = repeating.refusals(unsafe=unsafe)
-        risky = {one.entry for one in repeating.refusals(unsafe=False) if one.may_repeat}
+        asked = [one for one in repeating.refusals(unsafe=False) if one.may_repeat]
+    why = listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN)
+    why += " (--unsafe sends it all the same)" if any(one.may_repeat for one in left) else ""
     open_ones = [name for name in names if at[name] in GOING_ON]  # a resume may find them lost
     without = {one.entry for one in left}
     again = [name for name in names if name not in without]
-    twice = sorted(risky.intersection(again))
+    twice = sorted({one.entry for one in asked if one.why != DEADLY}.intersection(again))
     if dry_run:
         said = f"{many(len(again), 'entry')} would be sent again"
         said += f", of which {plural(len(twice), 'entry')} might run twice" if twice else ""
-        why = [f"{one.entry!r}: {one.why}" for one in left]
-        said += f"; left: {listed(why, _SHOWN)}" if why else ""
+        said += f"; left: {why}" if why else ""
         data: dict[str, JsonValue] = {
             "entries": list(again),
             "might_run_twice": list(twice),
@@ -350,9 +352,7 @@ def send_again(
     if twice and sys.stdin.isatty() and not json:
         typer.confirm(f"{plural(len(twice), 'entry')} might run twice. Send them?", abort=True)
     if not again and not open_ones and not call.is_followed:
-        refused = listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN)
-        hint = " (--unsafe sends it all the same)" if any(one.may_repeat for one in left) else ""
-        call.refuse_kept("requeue", f"{refused}{hint}")
+        call.refuse_kept("requeue", why)
     given: dict[str, JsonValue] = {"entries": list(names), "unsafe": unsafe}
     call.give("requeue", reason, given, json=json)
 

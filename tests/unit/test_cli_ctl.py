@@ -18,6 +18,7 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.kept_commands import asked_of
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.resume_rules import DEADLY
 from pytest_manifest.schema.facts import HandedOn, Started
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 
@@ -170,7 +171,10 @@ def test_a_dry_run_is_asked_of_the_run_itself(run: Path, action: str) -> None:
     [
         (("cancel", "--task=*"), "1 entry would be cancelled"),
         (("cancel", "crm.a"), "0 entries would be cancelled"),
-        (("requeue", "crm.a", "crm.b"), "'crm.b': it may have run and is not idempotent"),
+        (
+            ("requeue", "crm.a", "crm.b"),
+            "'crm.b': it may have run and is not idempotent (--unsafe sends it all the same)",
+        ),
         (("requeue", "crm.b", "--unsafe"), "of which 1 entry might run twice"),
         (("requeue", "mail.c"), "'mail.c': it has no verdict yet, as it is waiting"),
     ],
@@ -181,6 +185,15 @@ def test_a_dry_run_says_what_would_happen_and_asks_for_nothing(
     assert said in manifest("ctl", "last", *arguments, "--dry-run")
     with Ledger.open(run) as ledger:
         assert not ledger.commands.open()
+
+
+def test_what_is_quarantined_is_not_said_to_run_twice(run: Path) -> None:
+    """It has killed its workers: by that it is sent again only where one insists."""
+    made = write_manifest(run.parents[2] / "n.jsonl", {"id": "a", "task": "t", "idempotent": True})
+    make_run(made, 2, ["quarantined"])
+    asked = ("ctl", "last", "requeue", "a", "--dry-run")
+    assert f"left: 'a': {DEADLY} (--unsafe sends it all the same)" in manifest(*asked)
+    assert manifest(*asked, "--unsafe").splitlines()[-1].endswith("1 entry would be sent again")
 
 
 @pytest.mark.parametrize(
