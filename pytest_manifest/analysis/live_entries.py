@@ -167,6 +167,8 @@ class Running:
         self.retrying: dict[int, tuple[int, float | None]] = {}
         """What waits for its next try: its entry, and when that is due."""
         self.workers: dict[str, WorkerFigures] = {}
+        self._lost: dict[int, set[int]] = {}
+        """The jobs of an entry whose processes are gone."""
         self._ends: deque[tuple[float, str]] = deque()
         self._recent: Counter[str] = Counter()
 
@@ -200,7 +202,16 @@ class Running:
         one = self.open.get(job)
         if one is not None:
             one.is_lost = True
+            self._lost.setdefault(one.entry, set()).add(job)
         return one
+
+    def settle(self, entry: int, newest: int | None = None) -> None:
+        """Forget the jobs that an entry lost before its newest one: verdicts count them."""
+        lost = self._lost.get(entry, set())
+        for job in [one for one in lost if newest is None or one < newest]:
+            lost.remove(job)
+            if (one := self.open.get(job)) is not None and one.is_lost:
+                del self.open[job]
 
     def silence(self, names: set[str]) -> None:
         """Note which workers answer nobody, by the last search."""

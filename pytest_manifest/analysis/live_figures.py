@@ -176,8 +176,11 @@ class RunFigures:
 
     def _move_on(self, ledger: Ledger) -> None:
         additions, after, last = ledger.additions, self._seq, self._seq
+        again: dict[int, int] = {}
         for one in additions.sent(after):
             self._note_attempt(one)
+            if one.attempt > 1:
+                again[one.entry] = one.n
             last = max(last, one.sending)
             if one.more is not None:
                 self._hear(datetime.fromisoformat(one.more).timestamp())
@@ -185,6 +188,8 @@ class RunFigures:
         for fact in additions.facts(after, detail=self._detail):
             last = max(last, fact.seq)
             self._add_fact(fact, recheck)
+        for entry, newest in again.items():
+            self.running.settle(entry, newest)
         for each in additions.some(list(recheck)):
             self._note_attempt(each)
         for verdict in additions.verdicts(after, detail=self._detail):
@@ -287,6 +292,8 @@ class RunFigures:
             entries.make_room(one.entry)
         was_done = entries.is_done(one.entry)
         entries.set_status(one.entry, one.status)
+        if entries.is_done(one.entry):
+            self.running.settle(one.entry)
         is_bad = one.status is not None and outcome_of(one.status) in BAD
         if one.is_reused:
             entries.reused += entries.is_done(one.entry) - was_done

@@ -26,6 +26,7 @@ from pytest_manifest.schema.run_status import MOST_BYTES, RunStatus
 from tests.reports import add_receipts, add_starts, started
 from tests.rings import examples
 from tests.unit.following_support import MadeRun, Make
+from tests.unit.ledger_support import verdict
 from tests.unit.shards_support import Shards
 
 
@@ -340,6 +341,31 @@ def test_a_worker_that_is_silent_or_lost_a_process_is_a_thing_to_know(make: Make
         reader.look()
         run.judge("e1", worker="w2@h")
         assert [one.is_gone for one in reader.look().workers] == [True, False]
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_what_is_sent_again_is_not_with_the_process_that_it_lost(
+    make: Make, *, is_watched: bool, is_sent: bool
+) -> None:
+    """Nor what an operator asked for again; its worker has its other job, and is not gone."""
+    run = make()
+    run.send("e0", "e1")
+    run.start("e0", "e1")
+    run.die("e0")
+    with run.reader() as reader:
+        if is_watched:
+            assert [(one.has, one.is_gone) for one in reader.look().workers] == [
+                (["e0", "e1"], True)
+            ]
+        if is_sent:
+            run.again("e0", 2)
+            run.send("e0", attempt=2)
+        else:
+            run.ledger.verdicts.record([(verdict("e0", "crashed"), None)])
+            run.ledger.verdicts.reopen(["e0"], why="requeue")
+        (worker,) = reader.look().workers
+        assert (worker.has, worker.running, worker.is_gone) == (["e1"], 1, False)
 
 
 def test_a_crash_that_a_receipt_reports_is_a_death(make: Make) -> None:
