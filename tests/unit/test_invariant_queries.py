@@ -50,7 +50,29 @@ REQUEUED = (
 
 ``again`` is cancelled by the number 54, and its second attempt sent by 68.
 """
+CHANGED = (
+    "INSERT INTO verdicts (seq, entry, job, status, at, verdict) SELECT 50, entry, job, 'failed', "
+    "at, json_set(verdict, '$.verdict', 'failed') FROM verdicts "
+    f"WHERE job = {NUMBER.format(PLAIN)};"
+)
+"""SQL by which ``plain`` was called failed by the number 50, and has passed by 110."""
 MORE: Mapping[str, str] = {
+    "called otherwise": CHANGED,
+    "called otherwise, and asked for again": CHANGED
+    + REQUEUED.format(60, int(Kind.TAKEN_UP), "plain"),
+    "called otherwise, and taken up by a resume": CHANGED
+    + REQUEUED.format(60, int(Kind.TAKEN_UP), "plain").replace("requeue", "resume"),
+    "called otherwise, and its time was over, for a requeue": CHANGED
+    + REQUEUED.format(60, int(Kind.TIME_OVER), "plain"),
+    "called otherwise, and another one was asked for again": CHANGED
+    + REQUEUED.format(60, int(Kind.TAKEN_UP), "other"),
+    "asked for again, and then called otherwise": CHANGED
+    + REQUEUED.format(40, int(Kind.TAKEN_UP), "plain"),
+    "called otherwise, and asked for again in the end": CHANGED
+    + REQUEUED.format(115, int(Kind.TAKEN_UP), "plain"),
+    "told twice to have succeeded, and by another execution to have failed": (
+        f"{ENDED.format('execution', 'succeeded')} {ENDED.format(SECOND, 'failed')}"
+    ),
     "cancelled twice, and sent again": CANCELLED
     + CANCELLED.replace("SELECT j.sending", "SELECT j.sending + 6"),
     "cancelled, asked for again, and sent": CANCELLED
