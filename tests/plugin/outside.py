@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import redis
 
+from pytest_manifest.processes import is_held
 from tests import processes
 from tests.plugin.conftest import Project
+from tests.support import eventually
 
 INSTRUMENTED = ("-I", "pytest_manifest.worker")
 PROGRAM = (sys.executable, "-m", "celery", "-A", "jobs")
@@ -70,6 +73,17 @@ def pytest_beside(project: Project, *arguments: str) -> Iterator[subprocess.Pope
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def data_of_a_killed_run(project: Project) -> Path:
+    """Kill pytest once the first job of its private stack runs; return what its broker left."""
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
+        eventually(project.ran, within=100, what="the first job has begun")
+        process.kill()
+        process.wait(timeout=30)
+    (data,) = (project.path / ".manifest/stacks").iterdir()
+    eventually(lambda: not is_held(data / "lock"), within=100, what="the stack has ended")
+    return data
 
 
 def unacknowledged(client: redis.Redis) -> set[str]:

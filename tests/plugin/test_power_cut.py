@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.processes import is_held
 from tests.plugin.conftest import Project
-from tests.plugin.outside import pytest_beside
-from tests.support import eventually
+from tests.plugin.outside import data_of_a_killed_run
 
 
 @pytest.mark.ring(2)
@@ -19,12 +17,7 @@ def test_what_was_queued_before_a_power_cut_may_have_begun(project: Project) -> 
     rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(2)]
     rows += [{"id": "i", "task": "jobs.double", "args": [7], "idempotent": True}]
     project.manifest("m.jsonl", rows)
-    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-        eventually(project.ran, within=100, what="the first job has begun")
-        process.kill()
-        process.wait(timeout=30)
-    (data,) = (project.path / ".manifest/stacks").iterdir()
-    eventually(lambda: not is_held(data / "lock"), within=100, what="the stack has ended")
+    data = data_of_a_killed_run(project)
     assert not (data / "boot").exists()  # it came to an end in good order, so all is on the disk
     (data / "boot").write_text("another")
     project.run("--manifest=m.jsonl", "--manifest-resume")

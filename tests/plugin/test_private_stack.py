@@ -11,10 +11,8 @@ import redis
 from celery import Celery
 
 from pytest_manifest.broker import celery_settings
-from pytest_manifest.processes import is_held
 from tests.plugin.conftest import Project
-from tests.plugin.outside import pytest_beside
-from tests.support import eventually
+from tests.plugin.outside import data_of_a_killed_run
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -267,12 +265,7 @@ def test_what_waits_in_queues_of_its_own_is_run_by_a_resume(project: Project) ->
     rows: list[dict[str, object]] = [{"id": "a", "task": "jobs.hold", "args": ["a"]}]
     rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(3)]
     project.manifest("m.jsonl", [{**row, "queue": "bulk", "timeout": 60} for row in rows])
-    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-workers=1") as process:
-        eventually(project.ran, within=100, what="the first job has begun")
-        process.kill()
-        process.wait(timeout=30)
-    (data,) = (project.path / ".manifest/stacks").iterdir()
-    eventually(lambda: not is_held(data / "lock"), within=100, what="the stack has ended")
+    data_of_a_killed_run(project)
     project.run("--manifest=m.jsonl", "--manifest-resume")
     found = project.verdicts()
     assert [found[f"d-{n}"] for n in range(3)] == ["passed"] * 3
