@@ -135,8 +135,8 @@ class Story:
             self.flag(at, "limit", f"{what} by {by}")
         if action in _HELD:
             was, self.held = self.held, _HELD[action]
-            self.held_since = at if self.held else None
             if was != self.held:
+                self.held_since = at if self.held else None
                 kind: FlagKind = "paused" if self.held else "resumed"
                 self.flag(at, kind, f"{action} by {by}")
 

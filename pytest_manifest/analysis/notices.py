@@ -120,7 +120,8 @@ def _fate(figures: RunFigures, entry: int) -> str:
 def _held(figures: RunFigures, found: RunStatus) -> Iterator[StatusNotice]:
     since = figures.story.held_since
     if found.state in ("paused", "draining") and since is not None:
-        last = next((one for one in found.actions if one.action in ("pause", "drain")), None)
+        holding = (one for one in found.actions if one.changed and one.action in ("pause", "drain"))
+        last = next(holding, None)
         who = "" if last is None else f" by {last.by}"
         why = "" if last is None or not last.reason else f": {last.reason}"
         yield StatusNotice(

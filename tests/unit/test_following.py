@@ -304,13 +304,15 @@ def test_what_operators_did_and_what_slowed_it_is_there(make: Make) -> None:
         assert found.notices[0].code == "paused"
         assert "ann: db failover" in found.notices[0].text
         run.after(60)
+        run.fact(Kind.STEERED, command=9, action="pause", by="bob", changed=False)
+        assert reader.look().notices[0] == found.notices[0], "who paused it, when, and why"
         run.fact(Kind.STEERED, command=2, action="set", by="ann", data={"limit.tenant": 9})
         run.fact(Kind.STEERED, command=3, action="resume", by="ann")
         run.fact(Kind.THROTTLED, why="queue", detail="6,000 messages wait", key="tenant=acme")
         found = reader.look()
         assert found.state == "running"
         assert found.limits == {"max-failed": "5%", "kills": 2, "limit.tenant": 9}
-        assert [one.action for one in found.actions] == ["resume", "set", "pause"]
+        assert [one.action for one in found.actions] == ["resume", "set", "pause", "pause"]
         assert [one.kind for one in found.series.flags] == ["paused", "limit", "resumed"]
         assert [(one.why, one.key, one.ended) for one in found.throttling] == [
             ("queue", "tenant=acme", None)
