@@ -72,7 +72,7 @@ class LiveCauses:
             sign, number = self._new(sign, verdict, message, entry)
         cause = self._causes[number - 1]
         cause.count += 1
-        if entry < cause.example:
+        if entry < cause.example or cause.count == 1:
             cause.example, cause.message = entry, message
             cause.title = title_of(key, verdict)
         if entry >= len(self._of):

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -28,6 +29,7 @@ from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
 from pytest_manifest.plugin.session import ManifestSession, known_session, manifest_session
 from pytest_manifest.redaction.names import is_on
 from pytest_manifest.redaction.texts import redact, without_cut
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema import shown as hiding
 from pytest_manifest.schema.statuses import BAD, outcome
 from pytest_manifest.schema.wire import parse_moment
@@ -45,7 +47,9 @@ _LAST_FAILED: Final = "cache/lastfailed"
 """The key under which pytest's cache has the tests for ``--lf``."""
 _REPEATED: Final = "manifest_repeated"
 """The attribute of a report whose test was skipped, as its entry has failed in another test."""
-_SKIPPED = pytest.StashKey[bool]()
+_SKIPPED = pytest.StashKey[str]()
+_Entry: TypeAlias = tuple[str, str]
+"""The path of a manifest, and the id of an entry of it."""
 PHASES: Final[tuple[Literal["setup", "call", "teardown"], ...]] = ("setup", "call", "teardown")
 When: TypeAlias = Literal["setup", "call"]
 
@@ -58,14 +62,15 @@ class FailedOnce:
 
     def __init__(self) -> None:
         self._is_complete = True
-        self._failed: dict[tuple[str, str], str] = {}
-        self._skipped: list[str] = []
+        self._failed: dict[_Entry, list[str]] = {}
+        self._skipped: dict[_Entry, list[str]] = {}
 
     def skip(self, item: pytest.Item, binding: Binding) -> None:
         """Skip the test if another one has failed by the verdict of the same entry."""
-        first = self._failed.get((os.fspath(binding.manifest), binding.entry or ""))
-        if first is not None and first != item.nodeid:
-            item.stash[_SKIPPED] = True
+        manifest = os.fspath(binding.manifest)
+        first = self._failed.get((manifest, binding.entry or ""), [item.nodeid])[0]
+        if first != item.nodeid:
+            item.stash[_SKIPPED] = manifest
             pytest.skip(f"entry {binding.entry!r} has failed already, in {first}")
 
     @pytest.hookimpl(wrapper=True)
@@ -73,35 +78,56 @@ class FailedOnce:
         self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if report.skipped and item.stash.get(_SKIPPED, False):
-            setattr(report, _REPEATED, True)
+        if report.skipped and (manifest := item.stash.get(_SKIPPED, None)) is not None:
+            setattr(report, _REPEATED, manifest)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.passed:
             return
+        rows = dict(report.user_properties)
+        entry = str(rows.get("manifest_entry"))
         if report.failed and (manifest := getattr(report, OF_VERDICT, None)) is not None:
-            entry = str(dict(report.user_properties).get("manifest_entry"))
-            self._failed.setdefault((manifest, entry), report.nodeid)
-        elif getattr(report, _REPEATED, False):
-            self._skipped.append(report.nodeid)
+            self._failed.setdefault((manifest, entry), []).append(report.nodeid)
+        elif (manifest := getattr(report, _REPEATED, None)) is not None:
+            self._skipped.setdefault((manifest, entry), []).append(report.nodeid)
         elif report.skipped and self._is_complete:
-            rows = dict(report.user_properties)
             ends = rows.get("manifest_verdict"), rows.get("manifest_verdicts")
             self._is_complete = not any("withdrawn" in str(one) for one in ends)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
-        # After pytest has written what failed last: --lf is to verify an entry by all its tests.
+        # After pytest has written what failed last: --lf is to verify an entry by all its tests,
+        # and those that failed in the end, as one that an operator had sent again has passed since.
         try:
             return (yield)
         finally:
             if not self._is_complete and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
             cache = getattr(session.config, "cache", None)
-            if self._skipped and cache is not None and not hasattr(session.config, "workerinput"):
-                failed = cache.get(_LAST_FAILED, {})
-                cache.set(_LAST_FAILED, {**failed, **dict.fromkeys(self._skipped, True)})
+            if cache is not None and not hasattr(session.config, "workerinput"):
+                before = cache.get(_LAST_FAILED, {})
+                failed = before | dict.fromkeys(chain(*self._skipped.values()), True)
+                self._correct(session, failed)
+                if failed != before:
+                    cache.set(_LAST_FAILED, failed)
+
+    def _correct(self, session: pytest.Session, failed: dict[str, bool]) -> None:
+        """Name the tests by what became of their entries after they had run."""
+        corrected: dict[_Entry, VerdictStatus] = {
+            (os.fspath(run.manifest.path), one.verdict.entry): one.verdict.verdict
+            for run in manifest_session(session.config).session_runs.runs
+            for one in run.corrections
+        }
+        for entry, status in corrected.items():
+            if status == "passed":
+                for name in (*self._failed.get(entry, ()), *self._skipped.get(entry, ())):
+                    failed.pop(name, None)
+        worse = {entry for entry, status in corrected.items() if outcome(status) in BAD}
+        for item in session.items if worse else ():  # none in the controller of xdist
+            binding = binding_of(item)
+            if binding is not None and (os.fspath(binding.manifest), binding.entry) in worse:
+                failed[item.nodeid] = True
 
 
 RECEIPT_PROPERTIES: Final = {

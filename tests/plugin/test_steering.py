@@ -40,6 +40,13 @@ def consistent(project: Project) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def last_failed(project: Project) -> Mapping[str, Any]:
+    """Return the tests that ``--lf`` would run."""
+    path = project.path / ".pytest_cache/v/cache/lastfailed"
+    found: Mapping[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
 @pytest.fixture
 def held(project: Project) -> Project:
     """Six jobs for one process: the first goes on as long as its file is there."""
@@ -117,6 +124,7 @@ def test_what_is_sent_again_is_awaited_though_all_tests_have_run(
     assert project.verdicts() == {"a": "passed", "b": "passed"}
     assert "'b' was failed at first and is passed" in text
     assert "without a verdict" not in text
+    assert last_failed(project) == {}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,8 @@ def test_what_was_cancelled_and_is_wanted_again_is_awaited(
         (project.path / "hold-c").unlink()
         text, _ = process.communicate(timeout=100)
     assert project.verdicts() == {"a": "passed", "b": "passed", "c": ends}
+    in_order = "-n" in options or ends == "passed"  # xdist's controller knows no test that passed
+    assert list(last_failed(project)) == ([] if in_order else ["m.jsonl::entry[c]"])
     assert f"'c' was cancelled at first and is {ends}" in text
     assert "without a verdict" not in text
     assert process.returncode == status
