@@ -13,7 +13,7 @@ from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS
 from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS
 from pytest_manifest.ledger.tables import PRESENT
 from pytest_manifest.schema.facts import Reused
-from pytest_manifest.schema.statuses import OPEN, in_sql
+from pytest_manifest.schema.statuses import GIVEN_UP, OPEN, in_sql
 
 
 class Planned(NamedTuple):
@@ -79,6 +79,11 @@ _FIRST_OPEN = f"""
         v.status IS NULL
         OR (v.status IN {in_sql(OPEN)} AND (v.status = 'pending' OR a.state = 'planned'))
     ) LIMIT 1
+"""  # noqa: S608 - fixed text
+_FIRST_UNENDED = f"""
+    SELECT 1 FROM jobs a LEFT JOIN verdicts v ON v.seq = {PRESENT.format("a.entry")}
+    {_NEWEST} AND a.state IN ('intent', 'uncertain', 'sent')
+    AND (v.status IS NULL OR v.status IN {in_sql(OPEN | GIVEN_UP)}) LIMIT 1
 """  # noqa: S608 - fixed text
 
 
@@ -221,6 +226,10 @@ class Attempts(LedgerPart):
         ``unknown`` counts as an end, unless the entry was never sent.
         """
         return self._db.read_one(_FIRST_OPEN) is not None
+
+    def has_unended(self) -> bool:
+        """Return whether a job of some entry was sent, or may have been, and may still go on."""
+        return self._db.read_one(_FIRST_UNENDED) is not None
 
     def has_undecided(self) -> bool:
         """Return whether some entry has no final verdict."""

@@ -177,11 +177,12 @@ class Strategy(ABC):
     def end_unrevoked(self, ledger: Ledger) -> None:
         """Record that the run ended without revoking its jobs.
 
-        On a stack of others they go on; on our own they end with the stack.
+        On a stack of others they go on, where there are any; on our own they end with the stack.
         """
         is_private = self.state.address.is_private
+        goes_on = not is_private and ledger.attempts.has_unended()
         stopped = utc_now() if is_private else None
-        end_segment(ledger, "stopped" if is_private else "detached", stopped=stopped)
+        end_segment(ledger, "detached" if goes_on else "stopped", stopped=stopped)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state
@@ -190,7 +191,7 @@ class Strategy(ABC):
         was_stopped = state.signals.stop.is_set() and has_open
         if not was_stopped and not engine.pending:
             # What is open then is of entries that were not selected.
-            if not is_private and (engine.given_up or has_open):
+            if not is_private and (engine.given_up or ledger.attempts.has_unended()):
                 end_segment(ledger, "detached")
             else:
                 end_segment(ledger, "stopped" if has_open else "finished")

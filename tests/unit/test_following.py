@@ -370,6 +370,18 @@ def test_what_is_sent_again_is_not_with_the_process_that_it_lost(
         assert (worker.has, worker.running, worker.is_gone) == (["e1"], 1, False)
 
 
+def test_a_cause_names_one_of_those_that_it_has(make: Make) -> None:
+    """Not the first, where that was sent again before others went wrong in the same way."""
+    run = make()
+    run.do("e0", status="failed")
+    with run.reader() as reader:
+        assert [one.example for one in reader.look().causes] == ["e0"]
+        run.ledger.verdicts.reopen(["e0"], why="requeue")
+        assert reader.look().causes == []
+        run.do("e2", "e1", status="failed")
+        assert [(one.example, one.count) for one in reader.look().causes] == [("e1", 2)]
+
+
 def test_a_crash_that_a_receipt_reports_is_a_death(make: Make) -> None:
     """Known by the receipt alone, or by its process as well: one death."""
     run = make()

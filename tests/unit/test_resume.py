@@ -22,12 +22,12 @@ from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.search import Departures, WorkerFacts
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.schema import Receipt
+from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Reused
 from pytest_manifest.worker import signing
 from tests.reports import add_starts, is_emptied, started
 from tests.simulation.stack import address
-from tests.unit.ledger_support import INFO, NOTHING
+from tests.unit.ledger_support import INFO, NOTHING, verdict
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_world import FIRST_PID, Message
 
@@ -550,3 +550,30 @@ def test_what_workers_of_others_do_not_hear_to_be_revoked_goes_on(
         engine.wind_down = wind_down
         made._close_dispatch(engine, ledger)
         assert (seen, ledger.info.status) == (["stopped" if is_private else "detached"], status)
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"),
+    [
+        ("failed", "stopped"),
+        ("timed_out", "detached"),
+        ("unknown", "detached"),
+        (None, "detached"),
+    ],
+)
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_workers_of_others_do_not_go_on_with_a_run_of_which_nothing_is_under_way(
+    rig: ResumeRig, status: VerdictStatus | None, ends: str, *, is_stopped: bool
+) -> None:
+    """What is left was never sent, as of one that was drained."""
+    rig.queue("a")
+    made = rig.make()
+    if is_stopped:
+        made.state.signals.stop.set()
+    made.state.address = address(is_private=False)
+    with rig.ledger() as ledger:
+        ends_of = {name: status if name == "a" else "failed" for name in rig.manifest.ids}
+        ledger.verdicts.record([(verdict(name, one), None) for name, one in ends_of.items() if one])
+        ledger.attempts.plan([("t-new", "new", 1, 9)])
+        made._close_dispatch(MagicMock(pending=(), given_up=0), ledger)
+        assert ledger.info.status == ends
