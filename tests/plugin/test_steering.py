@@ -99,7 +99,6 @@ def test_a_run_is_paused_and_its_entries_cancelled_and_sent_again(
     consistent(held)
 
 
-@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "xdist", [pytest.param((), id="alone"), pytest.param(TWO, id="xdist", marks=LATER)]
 )
