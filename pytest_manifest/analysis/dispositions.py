@@ -255,7 +255,7 @@ def _fault(table: object) -> str | None:
     if "reason" not in table:
         return "it has no reason; say why this is accepted"
     if not isinstance(until, date) or isinstance(until, datetime):
-        return "it has no day until which it is accepted; add it, like until = 2027-01-31"
+        return "it has no day until which it is accepted; add until = 2027-01-31, without quotes"
     return None
 
 
