@@ -342,11 +342,15 @@ class Steering(Part):
         jobs = self._pending.by_task_id.items()
         roots = {job.root for _, job in jobs if job.entry.id in chosen}
         left = self._take_back(roots, running=running) if roots else set()
+        # What had ended before, and was not read yet, is judged by that.
+        reasons = self._ledger.verdicts.reasons(sorted(chosen - left)).values()
+        back = [one.status for one in reasons if one.status is not None]
+        taken = back.count("cancelled")
         counts: dict[str, JsonValue] = {
             "never_sent": len(unsent),
-            "taken_back": len(chosen) - len(left),
-            "under_way": len(left),
-            "ended_before": len(ended) + sum(told.get(one) == "passed" for one in names),
+            "taken_back": taken,
+            "under_way": len(chosen) - len(back),
+            "ended_before": len(ended) + len(back) - taken + list(told.values()).count("passed"),
             "cancelled_before": sum(place == "dropped" for place in at.values()),
             "asked_for_since": len(since),
             "unknown": [name for name, place in at.items() if place == "absent"],

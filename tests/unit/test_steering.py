@@ -285,6 +285,22 @@ def test_what_is_cancelled_is_taken_back_or_never_sent() -> None:
         consistent(made)
 
 
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_what_ends_as_it_is_cancelled_is_not_said_to_be_taken_back(state: How) -> None:
+    """A worker had begun it, and its report was not read yet."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        running = begun(made)
+        made.step()
+        made.world.end(first(made), running, state)
+        data = asked(made, "cancel", entries=["a", "b"]).data
+        assert (data["taken_back"], data["under_way"], data["ended_before"]) == (1, 0, 1)
+        assert made.kinds() == {
+            "a": "passed" if state == "succeeded" else "failed",
+            "b": "cancelled",
+        }
+
+
 def asked_at_the_end(made: Rig) -> dict[str, str]:
     return dict(places(made.ledger, ["a", "b", "d"]))
 
