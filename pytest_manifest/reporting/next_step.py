@@ -144,6 +144,9 @@ def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[s
     with contextlib.suppress(ManifestToolError, OSError):
         names = _unpassed(run)
         decided = preview(run.ledger_path, run.manifest, names, stack_is_gone=False)
+        # What this session has looked for, and left, the next one will not find either.
+        left_now = {one.entry: one for one in run.state.decisions if one.action == "leave"}
+        decided = [left_now.get(d.entry, d) if d.action == "wait" else d for d in decided]
         after = {one.entry: run.manifest[one.entry].after for one in decided}
         goes_on = bool(names) and (not decided or bool(going_further(decided, after)))
     if goes_on:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pytest_manifest.reporting import next_step
 from pytest_manifest.reporting.next_step import stopped
 from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.run import resume
+from pytest_manifest.run.resume_rules import Action, Decision
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,33 @@ from pytest_manifest.reporting.run_report import RunReport
 def test_a_stopped_run_counts_what_has_no_verdict(unsent: int, running: int, line: str) -> None:
     """What was not sent, and what a worker had begun."""
     assert stopped(unsent, running) == line
+
+
+@pytest.mark.parametrize("action", ["leave", "wait"])
+def test_what_a_resume_has_looked_for_and_left_is_not_resumed_again(
+    monkeypatch: pytest.MonkeyPatch, action: Action
+) -> None:
+    """By the ledger alone it may still be under way: the command would loop."""
+    wait = Decision("a", "wait", "it may still be queued or running")
+    monkeypatch.setattr(resume, "preview", lambda *_, **__: [wait])
+    monkeypatch.setattr(next_step, "_unpassed", lambda _run: ["a"])
+    verdicts = SimpleNamespace(statuses=lambda: {"a": "unknown"})
+    decided = [Decision("a", action, "lost in flight; it may have run", unsafe=True)]
+    run: Any = SimpleNamespace(
+        state=SimpleNamespace(decisions=decided),
+        ledger_path=None,
+        manifest={"a": SimpleNamespace(after=(), idempotent=False)},
+        read=lambda: nullcontext(SimpleNamespace(verdicts=verdicts)),
+    )
+    lines = list(next_step._ended(run, "pytest", "--manifest-resume", is_whole=False))
+    assert lines == (
+        ["  to go on: pytest --manifest-resume"]
+        if action == "wait"
+        else [
+            "  a resume sends nothing: 'a' may have run and is not idempotent",
+            "  to run them again: pytest --manifest-resume=unsafe",
+        ]
+    )
 
 
 def test_a_fault_is_logged_on_a_line_of_its_own() -> None:
