@@ -179,9 +179,10 @@ function figures(s) {
   ], s.tasks, (one) => one.task, null);
   const held = s.throttling.map((one) => ({ at: one.began, by: 'back-pressure', action: one.why, reason: `${one.key ? `${one.key}: ` : ''}${one.detail}`, data: one.ended ? `until ${clock(offset(one.ended))}` : 'still' }));
   const said = (data) => (typeof data === 'string' ? data : Object.entries(data).map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`).join(', '));
-  table(section('actions', [...s.actions, ...held]), 'What was changed', [
+  const acted = [...s.actions.filter((one) => one.changed || one.waits), ...held];
+  table(section('actions', acted), 'What was changed', [
     ['when', (one) => clock(offset(one.at))], ['by', (one) => one.by], ['what', (one) => `${one.action} ${said(one.data)}${one.waits ? ', not carried out yet' : ''}`], ['why', (one) => one.reason],
-  ], [...s.actions, ...held], (one) => `${one.at} ${one.action}`, null);
+  ], acted, (one) => `${one.at} ${one.action}`, null);
 }
 
 // The rate
