@@ -154,12 +154,20 @@ def run_to_resume(options: Options, manifest: Manifest) -> EarlierRun:
             f"run {run.info.run} is going on in another pytest; wait until that has ended"
         )
     if not run.is_of(manifest):
+        goes_on = _may_go_on(run)  # a new run is refused as long as that is not known
         raise LedgerError(
-            f"{short_path(manifest.path, options.root)}: was changed since run {run.info.run}; "
-            f"{_as_it_was(run, manifest)}, or begin a new run with "
-            f"--manifest-reuse={run.info.run}"
+            f"{short_path(manifest.path, options.root)}: was changed since run {run.info.run}"
+            f"{', whose jobs may still be queued or running' if goes_on else ''}; "
+            f"{_as_it_was(run, manifest)}"
+            f"{'' if goes_on else f', or begin a new run with --manifest-reuse={run.info.run}'}"
         )
     return run
+
+
+def _may_go_on(run: EarlierRun) -> bool:
+    """Return whether jobs of a run that no pytest follows may be queued or running."""
+    outlives = not run.info.is_private and run.status in ("running", "detached")
+    return (outlives or bool(run.stack_data)) and sent(run.path) > 0
 
 
 def _as_it_was(run: EarlierRun, manifest: Manifest) -> str:
@@ -413,8 +421,7 @@ def _refuse_unfinished(run: EarlierRun, name: str, manifest: Manifest) -> None:
             f"{name}: run {run.info.run} of this manifest is going on in another pytest; wait for "
             "it, or send everything again with --manifest-rerun"
         )
-    outlives = not run.info.is_private and run.status in ("running", "detached")
-    if not (outlives or run.stack_data) or not sent(run.path):
+    if not _may_go_on(run):
         return
     if not run.is_of(manifest):
         raise DispatchError(

@@ -273,6 +273,9 @@ def test_what_is_edited_under_its_run_is_not_sent_beside_it(project: Project) ->
         result = project.run("--manifest=m.jsonl", MEMORY, *more)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([f"*m.jsonl: was changed under run {run}, whose jobs may*"])
+    resumed = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
+    resumed.stderr.fnmatch_lines(["*whose jobs may still be queued or running; restore it from *"])
+    resumed.stderr.no_fnmatch_line("*--manifest-reuse*")
     assert project.ran() == {"d-0": 1, "d-1": 1}
     project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun", "-k", "d-1")
     assert project.ran() == {"d-0": 1, "d-1": 2}
