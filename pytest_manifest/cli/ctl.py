@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
 import sys
 import time
@@ -35,7 +36,6 @@ WAIT: Final = 10.0
 broker that is away."""
 _POLL: Final = 0.02
 _SHOWN: Final = 5
-_KEPT: Final = "no pytest follows this run now: it is kept for --manifest-resume"
 
 app = typer.Typer(
     help='Steer a run that goes on: RUN is a run\'s id, the beginning of one, or "last".',
@@ -104,8 +104,11 @@ class Call:
                 )
             number = ledger.commands.add(action, operator(), reason, data)
             found = self._answer(ledger, number)
+            go_on = ledger.command("--manifest-resume", f"--manifest-run={self.id}")
         if found is None and kept and not self.is_followed:
-            found = Answer(True, True, _KEPT, data or {})
+            # By its id: a run that is begun meanwhile is the newest, and knows nothing of it.
+            said = f"no pytest follows this run now: it is kept for {shlex.join(go_on)}"
+            found = Answer(True, True, said, data or {})
         self.show(action, found, number=number, json=json)
         if found is None or not found.applied:
             raise typer.Exit(FOUND)

@@ -112,7 +112,9 @@ def test_what_is_open_is_sent_again_by_its_run(project: Project) -> None:
     project.run_process(*QUICK)
     said = triage(project, "requeue", "--cause=ValueError at *", "--dry-run")
     assert "1 entry would be sent again; left: 'c': it may have run and is not idempotent" in said
-    assert "kept for --manifest-resume" in triage(project, "requeue", "b", "--reason=again")
+    run = project.ledgers()[0].stem
+    kept = f"kept for pytest --manifest=m.jsonl --manifest-resume --manifest-run={run}"
+    assert kept in triage(project, "requeue", "b", "--reason=again")
     (cause,) = listed(project)["causes"]
     assert cause["entries"] == ["b", "c"]
 

@@ -119,7 +119,9 @@ def test_what_is_kept_for_the_next_session_is_said_so(
 ) -> None:
     found = as_json("ctl", "last", action, *given)
     assert found["applied"]
-    assert found["message"] == "no pytest follows this run now: it is kept for --manifest-resume"
+    said = str(found["message"])
+    assert said.startswith("no pytest follows this run now: it is kept for pytest --manifest=")
+    assert said.endswith(f" --manifest-resume --manifest-run={run.stem}")
     with Ledger.open(run) as ledger:
         assert [one.action for one in ledger.commands.open()] == [action]
 
