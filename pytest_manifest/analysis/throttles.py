@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from datetime import datetime
+from typing import Final
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.redaction.texts import redact
@@ -67,19 +68,34 @@ def throttles_in(ledger: Ledger, run: str) -> list[SummaryThrottle]:
 
 def actions_in(ledger: Ledger, run: str) -> list[SummaryAction]:
     """Return what operators did to a run, or to those that it was merged of, in order."""
-    return [
-        _action(one)
+    found = [
+        one
         for name in [run, *ledger.info.merged()]
         for one in ledger.facts.of_run(name)
         if isinstance(one, Steered)
     ]
+    cancelled = {name for one in found if one.action == "cancel" for name in _entries(one)}
+    asked_for = {name for one in found if one.action == "requeue" for name in _entries(one)}
+    statuses = ledger.verdicts.statuses() if cancelled else {}
+    others = {name for name in cancelled - asked_for if statuses.get(name) not in _NOT_RUN}
+    return [_action(one, others) for one in found]
 
 
-def _action(one: Steered) -> SummaryAction:
-    entries = one.data.get("entries")
+_NOT_RUN: Final = ("cancelled", None)
+
+
+def _entries(one: Steered) -> Sequence[str]:
+    given = one.data.get("entries")
+    return [str(name) for name in given] if isinstance(given, list | tuple) else ()
+
+
+def _action(one: Steered, ended_otherwise: Set[str]) -> SummaryAction:
+    """Return an action as it is shown; of a cancel, how many of its entries ended otherwise."""
     said = ", ".join(f"{name} = {value}" for name, value in one.data.items() if name != "entries")
-    if isinstance(entries, list | tuple):
-        said = plural(len(entries), "entry")
+    if "entries" in one.data:
+        said = plural(len(_entries(one)), "entry")
+        if one.action == "cancel" and (n := sum(name in ended_otherwise for name in _entries(one))):
+            said += f", of which {n} ended otherwise"
     return SummaryAction(
         at=one.at,
         action=one.action,

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from pytest_manifest.analysis.causes import Causes
 from pytest_manifest.analysis.following import RunReader
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
+from pytest_manifest.analysis.throttles import actions_in
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.redaction import texts
@@ -590,3 +592,18 @@ def test_a_merged_run_is_read_as_one(tmp_path: Path) -> None:
         assert found.counts == ledger.verdicts.counts()
     assert (found.total, found.done) == (3, 3)
     assert [(one.task, one.passed) for one in found.tasks] == [("t", 3)]
+
+
+def test_what_a_cancel_came_too_late_for_is_counted(make: Make) -> None:
+    """By their ends; what was asked for again since is not told of."""
+    run = make()
+    run.do("e0", "e1")
+    run.do("e2", status="failed")
+    run.infer("e3", "cancelled")
+    given: JsonValue = {"entries": ["e0", "e1", "e2", "e3", "e4"]}
+    run.fact(Kind.STEERED, command=1, action="cancel", by="ann", data=given)
+    run.fact(Kind.STEERED, command=2, action="requeue", by="ann", data={"entries": ["e1"]})
+    run.fact(Kind.STEERED, command=3, action="cancel", by="ann", data={"entries": ["e3"]})
+    with Ledger.open(run.path) as ledger:
+        found = [one.detail for one in actions_in(ledger, run.run)]
+    assert found == ["5 entries, of which 2 ended otherwise", "1 entry", "1 entry"]
