@@ -360,13 +360,14 @@ class RunFigures:
         return self.story.held or "running"
 
     def foreseen(self, now: float, *, held: int = 0) -> Foreseen | None:
-        """Return the end as it is foreseen; None where nothing waits that the rate is about.
+        """Return the end as it is foreseen; None where nothing waits that the rate is about, or an
+        operator has nothing sent.
 
         ``held``: entries that silent workers have, of which it says nothing either.
         """
         left = self.entries.total - self.entries.done
         apart = len({one.entry for _, one in self.under_way()})
-        return None if left <= apart + held else self.pace.foresee(now, left)
+        return None if self.story.held or left <= apart + held else self.pace.foresee(now, left)
 
     def known_before(self) -> frozenset[Key] | None:
         """Return the causes of the run of this manifest before this one; None: there was none."""

@@ -209,7 +209,7 @@ def _strikes(found: RunStatus) -> str | None:
     most = most / 100 * found.total if number.endswith("%") else most
     each_minute = sum(one.last_minute for one in found.causes)
     left = most - _failed(found)
-    if not each_minute or left < 0:
+    if found.state != "running" or not each_minute or left < 0:
         return None
     until = max(left / each_minute * 60, 1.0)
     end = None if found.eta is None else (found.eta.at - found.at).total_seconds()

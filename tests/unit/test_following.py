@@ -202,6 +202,12 @@ def test_the_end_is_foreseen_with_a_range_and_with_what_it_was(make: Make) -> No
     assert found.eta.earliest < found.eta.at < found.eta.latest
     assert found.eta.before is not None
     assert found.eta.before < found.eta.at
+    with run.reader() as reader:
+        reader.look()
+        assert reader.foreseen(reader.now) is not None
+        run.fact(Kind.STEERED, command=1, action="pause", by="ann")
+        reader.look()
+        assert reader.foreseen(reader.now) is None, "the terminal's line has it of the reader"
 
 
 def test_causes_are_those_of_the_summary(make: Make) -> None:
@@ -430,6 +436,8 @@ def test_a_cause_that_rises_is_a_thing_to_know_with_when_a_limit_strikes(make: M
     assert "10 entries, 10 in the last minute" in notices["cause"].text
     assert notices["cause"].remedy == "--manifest-max-failed=20% stops the run in about 1 min 00 s"
     assert "no_pass" in notices
+    run.fact(Kind.STEERED, command=1, action="pause", by="ann")
+    assert not [one for one in look(run).notices if "stops the run" in one.remedy]
 
 
 @pytest.mark.parametrize("how", ["finished", "stopped", "detached"])

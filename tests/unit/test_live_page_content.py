@@ -280,8 +280,9 @@ def test_what_is_no_command_is_refused(
 def test_where_pytest_is_gone_only_what_is_kept_is_taken(
     content: RunContent, player: Player, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What nobody would obey is refused; what the next session does is kept for it, and said."""
-    monkeypatch.setattr(shown, "ANSWER_SECONDS", 0.0)
+    """What nobody would obey is refused; what the next session does is kept for it, and said: at
+    once, as there is nobody to wait for."""
+    monkeypatch.setattr(shown, "ANSWER_SECONDS", float("inf"))
     player.let_go()
     content.snapshot()
     ask = partial(content.act)

@@ -13,7 +13,9 @@ from pydantic import JsonValue
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.listing import Wanted
+from pytest_manifest.processes import is_held
 from pytest_manifest.schema.run_facts import Action
 from pytest_manifest.schema.run_status import RunStatus
 
@@ -52,7 +54,7 @@ def give(
         given = _checked(ledger, known, data, of_cause)
         by = f"{getpass.getuser()}@{socket.gethostname()} (page)"
         number = ledger.commands.add(known, by, str(reason or "")[:_LONGEST_REASON], given)
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + (ANSWER_SECONDS if is_held(RunFiles(path).lock) else 0.0)
         while time.monotonic() < deadline:
             if (answer := ledger.commands.answer_of(number)) is not None:
                 return answer.message
