@@ -29,7 +29,7 @@ from typing import Any, Final
 import psutil
 
 from pytest_manifest.ledger import Ledger, find_runs
-from pytest_manifest.run.kept_commands import names_in
+from pytest_manifest.schema.run_facts import names_in
 from tests.processes import temporary_directory
 from tests.services import valkey_server
 

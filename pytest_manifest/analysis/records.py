@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -11,6 +12,9 @@ from pytest_manifest.analysis.dispositions import Accepted
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, Outcome
 from pytest_manifest.text import short
+
+ENOUGH: Final = 10
+"""Entries below which no advice is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from typing import Final, TypeAlias
 
 from pydantic import Field
 
-from pytest_manifest.analysis import ENOUGH
 from pytest_manifest.analysis.causes import Causes
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, summary_fields
+from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord, summary_fields
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus, summary
 from pytest_manifest.schema.receipts import exact

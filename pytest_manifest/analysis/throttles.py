@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from datetime import datetime
 from typing import Final
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.redaction.texts import redact
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import (
     JobFact,
     RunFact,
@@ -16,6 +17,8 @@ from pytest_manifest.schema.run_facts import (
     Steered,
     ThrottleCause,
     Throttled,
+    cancelled_by,
+    names_in,
 )
 from pytest_manifest.schema.summary import SummaryAction, SummaryThrottle
 from pytest_manifest.text import plural
@@ -74,28 +77,22 @@ def actions_in(ledger: Ledger, run: str) -> list[SummaryAction]:
         for one in ledger.facts.of_run(name)
         if isinstance(one, Steered)
     ]
-    cancelled = {name for one in found if one.action == "cancel" for name in _entries(one)}
-    asked_for = {name for one in found if one.action == "requeue" for name in _entries(one)}
-    statuses = ledger.verdicts.statuses() if cancelled else {}
-    others = {name for name in cancelled - asked_for if statuses.get(name) not in _NOT_RUN}
+    statuses = ledger.verdicts.statuses() if (names := cancelled_by(found)) else {}
+    others = {name for name in names if statuses.get(name, _OWN) != _OWN}
     return [_action(one, others) for one in found]
 
 
-_NOT_RUN: Final = ("cancelled", None)
-
-
-def _entries(one: Steered) -> Sequence[str]:
-    given = one.data.get("entries")
-    return [str(name) for name in given] if isinstance(given, list | tuple) else ()
+_OWN: Final[VerdictStatus] = "cancelled"
 
 
 def _action(one: Steered, ended_otherwise: Set[str]) -> SummaryAction:
     """Return an action as it is shown; of a cancel, how many of its entries ended otherwise."""
     said = ", ".join(f"{name} = {value}" for name, value in one.data.items() if name != "entries")
     if "entries" in one.data:
-        said = plural(len(_entries(one)), "entry")
-        if one.action == "cancel" and (n := sum(name in ended_otherwise for name in _entries(one))):
-            said += f", of which {n} ended otherwise"
+        names = names_in(one.data)
+        said = plural(len(names), "entry")
+        if one.action == "cancel" and (others := sum(name in ended_otherwise for name in names)):
+            said += f", of which {others} ended otherwise"
     return SummaryAction(
         at=one.at,
         action=one.action,

@@ -104,11 +104,11 @@ class Call:
                 )
             number = ledger.commands.add(action, operator(), reason, data)
             found = self._answer(ledger, number)
-            go_on = ledger.command("--manifest-resume", f"--manifest-run={self.id}")
-        if found is None and kept and not self.is_followed:
-            # By its id: a run that is begun meanwhile is the newest, and knows nothing of it.
-            said = f"no pytest follows this run now: it is kept for {shlex.join(go_on)}"
-            found = Answer(True, True, said, data or {})
+            if found is None and kept and not self.is_followed:
+                # By its id: a run that is begun meanwhile is the newest, and knows nothing of it.
+                go_on = ledger.command("--manifest-resume", f"--manifest-run={self.id}")
+                said = f"no pytest follows this run now: it is kept for {shlex.join(go_on)}"
+                found = Answer(True, True, said, data or {})
         self.show(action, found, number=number, json=json)
         if found is None or not found.applied:
             raise typer.Exit(FOUND)
@@ -334,13 +334,14 @@ def send_again(
         repeating = Repeating(ledger, call.run.manifest, names)
         at = places(ledger, names)
         left = repeating.refusals(unsafe=unsafe)
-        asked = [one for one in repeating.refusals(unsafe=False) if one.may_repeat]
+        asked = repeating.refusals(unsafe=False)
     why = listed([f"{one.entry!r}: {one.why}" for one in left], _SHOWN)
     why += " (--unsafe sends it all the same)" if any(one.may_repeat for one in left) else ""
     open_ones = [name for name in names if at[name] in GOING_ON]  # a resume may find them lost
     without = {one.entry for one in left}
     again = [name for name in names if name not in without]
-    twice = sorted({one.entry for one in asked if one.why != DEADLY}.intersection(again))
+    risky = {one.entry for one in asked if one.may_repeat and one.why != DEADLY}
+    twice = sorted(risky.intersection(again))
     if dry_run:
         said = f"{many(len(again), 'entry')} would be sent again"
         said += f", of which {plural(len(twice), 'entry')} might run twice" if twice else ""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.analysis import ENOUGH
+from pytest_manifest.analysis.records import ENOUGH
 from pytest_manifest.bindings import Binding, bindings_of
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError

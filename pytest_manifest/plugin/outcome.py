@@ -124,7 +124,7 @@ class FailedOnce:
                 for name in (*self._failed.get(entry, ()), *self._skipped.get(entry, ())):
                     failed.pop(name, None)
         worse = {entry for entry, status in corrected.items() if outcome(status) in BAD}
-        for item in session.items if worse else ():  # none in the controller of xdist
+        for item in getattr(session, "items", ()) if worse else ():  # xdist's controller has none
             binding = binding_of(item)
             if binding is not None and (os.fspath(binding.manifest), binding.entry) in worse:
                 failed[item.nodeid] = True

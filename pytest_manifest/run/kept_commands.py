@@ -13,29 +13,11 @@ from pytest_manifest.ledger.commands import KEPT, Answer, Command
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.resume_rules import Decision
-from pytest_manifest.schema.run_facts import Steered
+from pytest_manifest.schema.run_facts import Steered, cancelled_by, names_in
 from pytest_manifest.text import listed, many
 
 SHOWN: Final = 5
 """Entries that a message names."""
-
-
-def cancelled_by(steered: Iterable[Steered]) -> frozenset[str]:
-    """Return the entries that operators have cancelled, and not asked for again since."""
-    found = set[str]()
-    for one in steered:
-        names = {str(name) for name in names_in(one.data)}
-        if one.action == "cancel":
-            found |= names
-        elif one.action == "requeue":
-            found -= names
-    return frozenset(found)
-
-
-def names_in(data: Mapping[str, JsonValue]) -> Sequence[str]:
-    """Return the entries that a command, or its fact, names."""
-    given = data.get("entries")
-    return [str(one) for one in given] if isinstance(given, list | tuple) else []
 
 
 def asked_of(ledger: Ledger) -> tuple[frozenset[str], Mapping[str, bool]]:

@@ -23,8 +23,6 @@ from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.kept_commands import (
     SHOWN,
-    cancelled_by,
-    names_in,
     requeued_answer,
     steered_by,
 )
@@ -36,7 +34,7 @@ from pytest_manifest.run.search import SNAPSHOT_GAP
 from pytest_manifest.run.settings import FailureLimit, Rate
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Recalled
-from pytest_manifest.schema.run_facts import Action
+from pytest_manifest.schema.run_facts import Action, cancelled_by, names_in
 from pytest_manifest.text import duration, listed, many
 from pytest_manifest.verdict.problems import Cancelled
 

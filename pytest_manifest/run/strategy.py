@@ -191,7 +191,8 @@ class Strategy(ABC):
         was_stopped = state.signals.stop.is_set() and has_open
         if not was_stopped and not engine.pending:
             # What is open then is of entries that were not selected.
-            if not is_private and (engine.given_up or ledger.attempts.has_unended()):
+            goes_on = engine.given_up or (has_open and ledger.attempts.has_unended())
+            if not is_private and goes_on:
                 end_segment(ledger, "detached")
             else:
                 end_segment(ledger, "stopped" if has_open else "finished")

@@ -302,7 +302,6 @@ class Document(BaseModel):
         strict=True,
         extra="forbid",
         protected_namespaces=(),
-        defer_build=True,  # most sessions use few of the documents
         serialize_by_alias=True,
         cache_strings="keys",  # values are mostly of one line alone: no memory for them
     )

@@ -177,6 +177,24 @@ class Steered(RunFact, kind=Kind.STEERED):
     data: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
+def names_in(data: Mapping[str, JsonValue]) -> Sequence[str]:
+    """Return the entries that a command, or its fact, names."""
+    given = data.get("entries")
+    return [str(one) for one in given] if isinstance(given, list | tuple) else []
+
+
+def cancelled_by(steered: Iterable[Steered]) -> frozenset[str]:
+    """Return the entries that operators have cancelled, and not asked for again since."""
+    found = set[str]()
+    for one in steered:
+        names = {str(name) for name in names_in(one.data)}
+        if one.action == "cancel":
+            found |= names
+        elif one.action == "requeue":
+            found -= names
+    return frozenset(found)
+
+
 _CLASSES: Final[tuple[type[JobFact | RunFact], ...]] = (
     *JobFact.__subclasses__(),
     *RunFact.__subclasses__(),

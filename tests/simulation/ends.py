@@ -10,9 +10,9 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
-from pytest_manifest.run.kept_commands import names_in
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import SendResult
+from pytest_manifest.schema.run_facts import names_in
 from pytest_manifest.verdict.reasons import reason_of
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import CLOCK_SET, SimulatedWorld

@@ -42,51 +42,50 @@ ENDED = (
     "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, {}, "
     f"json_set(receipt, '$.state', '{{}}'), arrived_at FROM receipts WHERE task_id = {PLAIN};"
 )
-REQUEUED = (
-    "INSERT INTO facts (seq, run, job, kind, at, source, data) SELECT {}, 1, n, {}, 0, 1, "
-    f'\'{{{{"why":"requeue"}}}}\' FROM jobs WHERE id = {OF.format("{}", 1)}'
-)
-"""SQL by which an operator asks for an entry again.
-
-``again`` is cancelled by the number 54, and its second attempt sent by 68.
-"""
 CHANGED = (
     "INSERT INTO verdicts (seq, entry, job, status, at, verdict) SELECT 50, entry, job, 'failed', "
     "at, json_set(verdict, '$.verdict', 'failed') FROM verdicts "
     f"WHERE job = {NUMBER.format(PLAIN)};"
 )
 """SQL by which ``plain`` was called failed by the number 50, and has passed by 110."""
+
+
+def asked_for_again(entry: str, before: int, after: int) -> Mapping[str, str]:
+    """SQL by which an operator asks for an entry again, and by which it only seems so.
+
+    ``before``, ``after``: numbers of facts that come before and after what needs to be asked for;
+    60 lies between.
+    """
+    fact = (
+        "INSERT INTO facts (seq, run, job, kind, at, source, data) SELECT {}, 1, n, {:d}, 0, 1, "
+        f'\'{{{{"why":"{{}}"}}}}\' FROM jobs WHERE id = {OF.format("{}", 1)}'
+    )
+    return {
+        "asked for again": fact.format(60, Kind.TAKEN_UP, "requeue", entry),
+        "asked for before that": fact.format(before, Kind.TAKEN_UP, "requeue", entry),
+        "asked for in the end": fact.format(after, Kind.TAKEN_UP, "requeue", entry),
+        "taken up by a resume": fact.format(60, Kind.TAKEN_UP, "resume", entry),
+        "its time over, for a requeue": fact.format(60, Kind.TIME_OVER, "requeue", entry),
+        "begun, for a requeue": fact.format(60, Kind.STARTED, "requeue", entry),
+        "another one asked for again": fact.format(60, Kind.TAKEN_UP, "requeue", "once"),
+    }
+
+
 MORE: Mapping[str, str] = {
     "called otherwise": CHANGED,
-    "called otherwise, and asked for again": CHANGED
-    + REQUEUED.format(60, int(Kind.TAKEN_UP), "plain"),
-    "called otherwise, and taken up by a resume": CHANGED
-    + REQUEUED.format(60, int(Kind.TAKEN_UP), "plain").replace("requeue", "resume"),
-    "called otherwise, and its time was over, for a requeue": CHANGED
-    + REQUEUED.format(60, int(Kind.TIME_OVER), "plain"),
-    "called otherwise, and another one was asked for again": CHANGED
-    + REQUEUED.format(60, int(Kind.TAKEN_UP), "other"),
-    "asked for again, and then called otherwise": CHANGED
-    + REQUEUED.format(40, int(Kind.TAKEN_UP), "plain"),
-    "called otherwise, and asked for again in the end": CHANGED
-    + REQUEUED.format(115, int(Kind.TAKEN_UP), "plain"),
+    **{
+        f"called otherwise, and {how}": CHANGED + sql
+        for how, sql in asked_for_again("plain", 40, 115).items()
+    },
+    **{
+        f"cancelled, sent again, and {how}": CANCELLED + sql
+        for how, sql in asked_for_again("again", 50, 71).items()
+    },
     "told twice to have succeeded, and by another execution to have failed": (
         f"{ENDED.format('execution', 'succeeded')} {ENDED.format(SECOND, 'failed')}"
     ),
     "cancelled twice, and sent again": CANCELLED
     + CANCELLED.replace("SELECT j.sending", "SELECT j.sending + 6"),
-    "cancelled, asked for again, and sent": CANCELLED
-    + REQUEUED.format(60, int(Kind.TAKEN_UP), "again"),
-    "asked for again, cancelled, and sent again": CANCELLED
-    + REQUEUED.format(50, int(Kind.TAKEN_UP), "again"),
-    "cancelled, sent again, and then asked for": CANCELLED
-    + REQUEUED.format(71, int(Kind.TAKEN_UP), "again"),
-    "cancelled, and another one was asked for again": CANCELLED
-    + REQUEUED.format(60, int(Kind.TAKEN_UP), "once"),
-    "cancelled, and its time was over, for a requeue": CANCELLED
-    + REQUEUED.format(60, int(Kind.TIME_OVER), "again"),
-    "cancelled, and begun, for a requeue": CANCELLED
-    + REQUEUED.format(60, int(Kind.STARTED), "again"),
     "cancelled, and another one was repeated by a requeue": (
         f"{CANCELLED} UPDATE jobs SET cause = 'requeue' WHERE id = {OF.format('once', 1)}"
     ),

@@ -577,3 +577,17 @@ def test_workers_of_others_do_not_go_on_with_a_run_of_which_nothing_is_under_way
         ledger.attempts.plan([("t-new", "new", 1, 9)])
         made._close_dispatch(MagicMock(pending=(), given_up=0), ledger)
         assert ledger.info.status == ends
+
+
+@pytest.mark.parametrize("status", ["unknown", "timed_out", "cancelled", "withdrawn"])
+def test_a_run_whose_entries_all_have_verdicts_is_finished(
+    rig: ResumeRig, status: VerdictStatus
+) -> None:
+    """On a stack of others, too, where nothing was given up in this session."""
+    rig.queue("a")
+    made = rig.make()
+    made.state.address = address(is_private=False)
+    with rig.ledger() as ledger:
+        ledger.verdicts.record([(verdict(name, status), None) for name in rig.manifest.ids])
+        made._close_dispatch(MagicMock(pending=(), given_up=0), ledger)
+        assert ledger.info.status == "finished"

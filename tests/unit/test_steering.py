@@ -18,7 +18,7 @@ from pytest_manifest.run.repeating import places
 from pytest_manifest.run.settings import Rate, RunSettings
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Recalled
-from pytest_manifest.schema.run_facts import Action, Segment, Steered
+from pytest_manifest.schema.run_facts import Action, Segment, Steered, cancelled_by
 from tests.unit.ledger_support import MOMENT
 from tests.unit.resume_rig import entry as plain
 from tests.unit.resume_rig import resume_rig
@@ -712,7 +712,7 @@ def test_what_was_cancelled_and_then_asked_for_again_is_sent(tmp_path: Path) -> 
         with made.ledger() as ledger:
             assert [one.number for one in ledger.commands.open()] == [first, last]
             steered = ledger.jobs.run_facts().steered
-            assert kept_commands.cancelled_by(steered) == frozenset()
+            assert cancelled_by(steered) == frozenset()
 
 
 def test_a_cancel_of_before_leaves_what_was_asked_for_again_since() -> None:

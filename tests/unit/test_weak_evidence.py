@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis import ENOUGH
+from pytest_manifest.analysis.records import ENOUGH
 from pytest_manifest.bindings import Binding
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import read_manifest
