@@ -220,10 +220,6 @@ def _progress(found: RunStatus) -> Iterator[Piece]:
         yield f"· cost {cost_text(cost.total or 0.0)}{of}", "yellow" if over else ""
 
 
-def _about(at: datetime, now: datetime) -> str:
-    return f"about {_clock(at, now)}"
-
-
 def _bar(found: RunStatus, width: int, plain: bool) -> Piece:
     share = found.done / found.total if found.total else 1.0
     full = int(share * width)

@@ -202,7 +202,7 @@ def accept(
     path = manifest.name if manifest is not None else ""
     if entries:
         made = [
-            Disposition(0, reason, day, _exactly(one.id), _cause_of(one), path, issue)
+            Disposition(0, reason, day, glob.escape(one.id), _cause_of(one), path, issue)
             for one in chosen
         ]
     else:
@@ -238,10 +238,6 @@ def _day(text: str) -> date:
     if day < today:
         raise PlanError(f"--until={text}: that day is over; name a later one")
     return day
-
-
-def _exactly(text: str) -> str:
-    return glob.escape(text)
 
 
 def _cause_of(one: OpenEntry) -> str:

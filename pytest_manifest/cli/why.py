@@ -139,7 +139,8 @@ class _Commands:
             return self._manifest("ctl", self._run, "requeue", self._entry, *insist)
         if self._is_finished:
             name = os.path.relpath(self._stored.info.manifest)
-            return shlex.join(self._stored.command(f"{name}::entry[{self._entry}]"))
+            insist = [] if self._stored.manifest.header.rerun else ["--manifest-rerun"]
+            return shlex.join(self._stored.command(f"{name}::entry[{self._entry}]", *insist))
         return self._resume(f"--manifest-resume{'=unsafe' if unsafe else ''}")
 
     @property

@@ -82,6 +82,14 @@ def command_of(report: RunReport, *runs: Run) -> str:
     return f"pytest{names}{part}"
 
 
+def failed_last(report: RunReport, *runs: Run) -> str:
+    """Return the command of a new run of what has failed, "" where it would be refused."""
+    insists = report.options.rerun
+    if not (insists or all(run.manifest.header.rerun for run in runs)):
+        return ""
+    return f"{command_of(report, *runs)} --lf{' --manifest-rerun' if insists else ''}"
+
+
 def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     """Yield what is left to do, also with ``-q``: the commands by which to go on."""
     from pytest_manifest.ledger import OVER_BUDGET
@@ -112,7 +120,8 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     if status == "detached":
         steps = _detached(run, command, unsent)
     elif status == "stopped" or blocked or any(d.action == "leave" for d in run.state.decisions):
-        steps = _ended(run, command, resume, is_whole=status == "finished" and not blocked)
+        anew = failed_last(report, run) if status == "finished" and not blocked else ""
+        steps = _ended(run, command, resume, anew)
     for line in steps:
         yield line + (report.options.stack_arguments if is_command(line) else "")
 
@@ -136,8 +145,12 @@ def _detached(run: Run, command: str, unsent: int) -> Iterator[str]:
             yield f"  to send the rest: {command} --manifest-resume"
 
 
-def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[str]:
-    """Yield how a run goes on that has ended; ``resume``: the options that send the rest."""
+def _ended(run: Run, command: str, resume: str, anew: str) -> Iterator[str]:
+    """Yield how a run goes on that has ended.
+
+    ``resume``: the options that send the rest; ``anew``: the command of a new run of what has
+    failed, "" where there is none.
+    """
     from pytest_manifest.run.resume import preview
 
     goes_on, decided = True, []
@@ -166,8 +179,8 @@ def _ended(run: Run, command: str, resume: str, *, is_whole: bool) -> Iterator[s
         # Tests that are skipped, as of what was taken back, are none that failed last.
         with run.read() as ledger:
             statuses = ledger.verdicts.statuses()
-        if is_whole and all(outcome_of(statuses.get(one)) in BAD for one in left):
-            yield f"  or as a new run: {command} --lf"
+        if anew and all(outcome_of(statuses.get(one)) in BAD for one in left):
+            yield f"  or as a new run: {anew}"
 
 
 def going_further(

@@ -22,7 +22,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.reporting import figures
 from pytest_manifest.reporting.figures import BLANK, Line, Sheet
-from pytest_manifest.reporting.next_step import command_of, is_command, next_steps
+from pytest_manifest.reporting.next_step import failed_last, is_command, next_steps
 from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
 from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.schema.statuses import BAD, TAKEN_BACK, VerdictStatus, outcome
@@ -128,10 +128,9 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
     remembers = report.config.pluginmanager.has_plugin("lfplugin")
-    if found and remembers and not any(map(is_command, steps)):
-        runs = dict.fromkeys(run for _, run in found)
-        again = f"{command_of(report, *runs)} --lf{report.options.stack_arguments}"
-        steps.append(f"  to run these again: {again}")
+    again = failed_last(report, *dict.fromkeys(run for _, run in found)) if found else ""
+    if again and remembers and not any(map(is_command, steps)):
+        steps.append(f"  to run these again: {again}{report.options.stack_arguments}")
     files = list(_files(report))
     room = MOST - 1 - len(files)
     steps = steps[: max(room - 2, 1)] if found else steps[:room]

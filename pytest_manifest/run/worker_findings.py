@@ -36,7 +36,6 @@ from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.ledger_findings import SHOWN, Case, entries_to_come, is_long, running_for
 from pytest_manifest.run.missing import UNSAFE_REPAIR, why_starts_may_lack
 from pytest_manifest.run.search import WORKERS, JobSearch
-from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import STACKS_MARK
 from pytest_manifest.text import beginning, duration, listed, plural, short
 from pytest_manifest.urls import scheme_of
@@ -115,10 +114,6 @@ class WorkerQuestions:
         for task_id, name in looks[1].queued.items() if looks is not None else ():
             if job := self.jobs.get(task_id):
                 self.queues.setdefault(name, set()).add(job.entry.task)
-
-    def _samples(self) -> Iterable[Entry]:
-        """Return an entry for each task and queue."""
-        return {(one.task, one.queue): one for one in entries_to_come(self.case)}.values()
 
     def _ask_workers(self) -> None:
         questions = {**QUESTIONS, **JOB_QUESTIONS}

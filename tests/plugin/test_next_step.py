@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+from collections.abc import Mapping
 
 import pytest
 import redis
@@ -142,3 +143,27 @@ def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, bro
     with worker(project, broker, *INSTRUMENTED, name="other", slots=1):
         project.run(*at, "--manifest-resume", "--manifest-repair")
     assert {key: project.ran()[key] for key in "bc"} == {"b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_new_run_is_named_only_by_a_command_that_is_not_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch, repeats: bool
+) -> None:
+    """Who has insisted does so again; a header that forbids a second run is not argued with."""
+    entries: list[Mapping[str, object]] = [
+        fail("f"),
+        {"id": "a", "task": "jobs.double", "args": [1, "a"]},
+    ]
+    project.manifest("m.jsonl", [{"manifest": 1, "rerun": repeats}, *entries])
+    first = project.run("--manifest=m.jsonl", MEMORY).stdout.str()
+    assert ("--manifest=m.jsonl --lf" in first) == repeats
+    monkeypatch.chdir(project.path)
+    insist = str(as_json("why", "f")["insist"])
+    assert ("--manifest-rerun" in insist) != repeats
+    if not repeats:
+        refused = project.run("--manifest=m.jsonl", MEMORY, "--lf").stderr.str()
+        assert "--manifest-rerun insists" in refused
+    again = project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun")
+    again.stdout.fnmatch_lines(["*: pytest --manifest=m.jsonl --lf --manifest-rerun *"])
+    project.run("--manifest=m.jsonl", MEMORY, "--lf", "--manifest-rerun").assert_outcomes(failed=1)
+    assert project.ran() == {"f": 3, "a": 2}

@@ -45,7 +45,7 @@ def test_what_a_resume_has_looked_for_and_left_is_not_resumed_again(
         manifest={"a": SimpleNamespace(after=(), idempotent=False)},
         read=lambda: nullcontext(SimpleNamespace(verdicts=verdicts)),
     )
-    lines = list(next_step._ended(run, "pytest", "--manifest-resume", is_whole=False))
+    lines = list(next_step._ended(run, "pytest", "--manifest-resume", anew=""))
     assert lines == (
         ["  to go on: pytest --manifest-resume"]
         if action == "wait"
