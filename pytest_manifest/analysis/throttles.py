@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from typing import Final
+
+from pydantic import JsonValue
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.redaction.texts import redact
@@ -21,7 +23,7 @@ from pytest_manifest.schema.run_facts import (
     names_in,
 )
 from pytest_manifest.schema.summary import SummaryAction, SummaryThrottle
-from pytest_manifest.text import plural
+from pytest_manifest.text import duration, plural
 
 
 def throttles_of(facts: Iterable[JobFact | RunFact]) -> list[SummaryThrottle]:
@@ -82,12 +84,20 @@ def actions_in(ledger: Ledger, run: str) -> list[SummaryAction]:
     return [_action(one, others) for one in found]
 
 
+def settings_phrase(noted: Mapping[str, JsonValue]) -> str:
+    """Return what is set to what, seconds in words: the deadline."""
+    spelled = dict(noted)
+    if isinstance(limit := noted.get("deadline"), float):
+        spelled["deadline"] = duration(limit)
+    return ", ".join(f"{name} = {value}" for name, value in spelled.items())
+
+
 _OWN: Final[VerdictStatus] = "cancelled"
 
 
 def _action(one: Steered, ended_otherwise: Set[str]) -> SummaryAction:
     """Return an action as it is shown; of a cancel, how many of its entries ended otherwise."""
-    said = ", ".join(f"{name} = {value}" for name, value in one.data.items() if name != "entries")
+    said = settings_phrase(one.data)
     if "entries" in one.data:
         names = names_in(one.data)
         said = plural(len(names), "entry")

@@ -16,11 +16,7 @@ from pytest_manifest.broker.bounded import BoundedCaller, WaitBudget
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.locating.worker_replies import stack_errors
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.errors import (
-    ManifestToolError,
-    ResultStoreError,
-    StackError,
-)
+from pytest_manifest.errors import ManifestToolError, ResultStoreError, StackError
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest

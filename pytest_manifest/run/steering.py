@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from pydantic import JsonValue
 
+from pytest_manifest.analysis.throttles import settings_phrase
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import compare
 from pytest_manifest.errors import LedgerError, ManifestToolError, PlanError
@@ -21,11 +22,7 @@ from pytest_manifest.ledger.attempts import Planned
 from pytest_manifest.ledger.commands import DRY_RUN, KEPT, Answer, Command
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.connections import EngineContext, Part
-from pytest_manifest.run.kept_commands import (
-    SHOWN,
-    requeued_answer,
-    steered_by,
-)
+from pytest_manifest.run.kept_commands import SHOWN, requeued_answer, steered_by
 from pytest_manifest.run.pressure import names_of
 from pytest_manifest.run.repeating import GOING_ON, Repeating, places
 from pytest_manifest.run.resume_rules import NOT_SENT
@@ -138,7 +135,7 @@ class Steering(Part):
         if command.action == "set":
             found = self._settings_of(command)
             noted: dict[str, JsonValue] = {name: value for name, (value, _) in found.items()}
-            return Answer(True, False, f"it would be {_limits_words(noted)}", noted)
+            return Answer(True, False, f"it would be {settings_phrase(noted)}", noted)
         if command.action != "stop":
             self._refuse_unsending()
             before = self._paused_before()
@@ -219,7 +216,7 @@ class Steering(Part):
         self._note(command, data=noted)
         for _, take_effect in found.values():
             take_effect()
-        return Answer(True, True, f"from now on {_limits_words(noted)}", noted)
+        return Answer(True, True, f"from now on {settings_phrase(noted)}", noted)
 
     def _settings_of(self, command: Command) -> dict[str, _Setting]:
         """Return what limits are to be, by their names. Raises PlanError."""
@@ -461,14 +458,6 @@ class Steering(Part):
             self._ledger.verdicts.reopen(entries, why="requeue")
         self._engine.note_told({name: before[name] for name in entries})
         return attempts
-
-
-def _limits_words(noted: Mapping[str, JsonValue]) -> str:
-    """Return limits and what they are, seconds in words: the deadline."""
-    spelled = dict(noted)
-    if isinstance(limit := noted.get("deadline"), float):
-        spelled["deadline"] = duration(limit)
-    return ", ".join(f"{name} = {value}" for name, value in spelled.items())
 
 
 def _cancelled_words(counts: Mapping[str, JsonValue], *, running: bool) -> str:

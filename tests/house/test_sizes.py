@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 301,
-    "lines of code of the package": 50_506,
+    "lines of code of the package": 50_492,
     "options": 37,
     "options and settings": 61,
     "words of the documents": 55_000,
-    "lines of the tests": 128_674,
+    "lines of the tests": 128_677,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

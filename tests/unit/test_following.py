@@ -612,6 +612,9 @@ def test_what_a_cancel_came_too_late_for_is_counted(make: Make) -> None:
     run.fact(Kind.STEERED, command=1, action="cancel", by="ann", data=given)
     run.fact(Kind.STEERED, command=2, action="requeue", by="ann", data={"entries": ["e1"]})
     run.fact(Kind.STEERED, command=3, action="cancel", by="ann", data={"entries": ["e3"]})
+    limits: JsonValue = {"deadline": 7200.0, "window": 5}
+    run.fact(Kind.STEERED, command=4, action="set", by="ann", data=limits)
     with Ledger.open(run.path) as ledger:
         found = [one.detail for one in actions_in(ledger, run.run)]
-    assert found == ["5 entries, of which 2 ended otherwise", "1 entry", "1 entry"]
+    assert found[:3] == ["5 entries, of which 2 ended otherwise", "1 entry", "1 entry"]
+    assert found[3] == "deadline = 2 h 00 min, window = 5"
