@@ -355,7 +355,7 @@ class WorkerQuestions:
             self.notes.find(
                 "nowhere",
                 f"{_named(missing)}: in no queue, and with no worker",
-                [f"two looks a second apart at the queues and at what {answered} has"],
+                [f"two looks a second apart at the queues and at the jobs of {answered}"],
                 "the run judges that by itself within a minute"
                 if self.case.is_followed
                 else self.case.resume(),
