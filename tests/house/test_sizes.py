@@ -22,7 +22,7 @@ BOUNDS = {
     "options": 37,
     "options and settings": 61,
     "words of the documents": 55_000,
-    "lines of the tests": 128_677,
+    "lines of the tests": 128_712,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

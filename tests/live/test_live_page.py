@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -148,6 +149,40 @@ def test_what_there_is_to_know_is_shown(browser: Browser, run: Watched) -> None:
         assert page.locator("#rate canvas").count() == 1
         assert "cost" in page.inner_text("#cost")
         eventually(lambda: "ends about" in page.inner_text("#verdict"))
+
+
+DRAWN_TEXTS = """
+  window.texts = [];
+  const fill = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+    window.texts.push(text);
+    return fill.call(this, text, ...rest);
+  };
+"""
+
+
+@pytest.mark.parametrize(
+    ("length", "times", "unit"), [(90, r"\d\d:\d\d:\d\d", "/ s"), (7200, r"\d\d:\d\d", "/ min")]
+)
+def test_the_plots_ticks_are_told_apart(
+    browser: Browser, tmp_path: Path, length: int, times: str, unit: str
+) -> None:
+    """Of a run of a minute and of hours: no time stands twice, and a slow rate has its own unit."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    made = made_ledger(folder, Script(entries=400, seconds=length))
+    with watched(made, tmp_path, begun=length * 0.9) as run, opened(browser) as page:
+        page.add_init_script(DRAWN_TEXTS)
+        page.goto(run.server.address)
+        page.wait_for_selector("body[data-drawn]")
+        eventually(lambda: bool(page.evaluate("window.texts.length")))
+        texts: list[str] = page.evaluate("window.texts")
+        ticks = [one for one in texts if re.fullmatch(r"[\d:]{5,}", one)]
+        rates = [one for one in texts if "/" in one]
+        assert len(ticks) == len(set(ticks)) > 2
+        assert all(re.fullmatch(times, one) for one in ticks)
+        assert len(rates) == len(set(rates)) > 1
+        assert all(one.endswith(unit) for one in rates)
 
 
 def test_hostile_texts_stay_texts(browser: Browser, run: Watched) -> None:

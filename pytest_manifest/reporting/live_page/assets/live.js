@@ -219,7 +219,10 @@ function plotRates(width, data) {
   drawn = new uPlot({
     width: Math.max(180, width), height: 170, legend: { show: false }, cursor: { show: false }, padding: [14, 8, 0, 0],
     scales: { x: { time: false, range: (_, low, high) => [low - wide / 2, high + wide / 2] }, y: { range: (_, low, high) => [0, Math.max(high, 0.01) * 1.08] } },
-    axes: [{ ...axis, size: 30, values: (_, some) => some.map((one) => clock(one).slice(-8, -3)) }, { ...axis, size: 52, values: (_, some) => some.map((one) => (one ? `${significant(one)}/s` : '0')) }],
+    axes: [
+      { ...axis, size: 30, space: 70, values: (_, some, __, ___, step) => some.map((one) => clock(one).slice(-8, step < 60 ? undefined : -3)) },
+      { ...axis, size: 68, values: (_, some) => some.map((one) => (one ? rate(one, some.at(-1)) : '0')) },
+    ],
     series: [{}, kind('passed'), kind('failed')], hooks: { draw: [flagLines] },
   }, data, byId('rate'));
   drawn.root.setAttribute('aria-hidden', 'true');
